@@ -1,0 +1,2 @@
+//! Named jobs.
+fn main() {}
