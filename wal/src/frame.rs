@@ -190,7 +190,11 @@ impl Header {
         let version = u16_at(b, 4);
         let hash = u128_at(b, 96);
         if xxh3_128(&b[..HASHED]) != hash {
-            return Err(if version == VERSION { FrameError::HeaderHash } else { FrameError::Version(version) });
+            return Err(if version == VERSION {
+                FrameError::HeaderHash
+            } else {
+                FrameError::Version(version)
+            });
         }
         if version != VERSION {
             return Err(FrameError::Version(version));
