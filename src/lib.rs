@@ -1,1 +1,3 @@
 //! d-engine.
+
+pub mod kv;

@@ -1,0 +1,41 @@
+//! The default state machine: an ordered store of keys in which every change has a number.
+//!
+//! Promises: [`Store::apply`] is a function of the commands applied before and of nothing else, so replicas that
+//! applied the same log are equal, answer equally and have equal [digests](Store::digest). A command that changes
+//! something takes the next [`Revision`]; one that changes nothing (a failed compare, a delete that finds nothing, a
+//! refused command) takes none. These are etcd's rules.
+//!
+//! Assumes: nothing. Bytes that are not a command are answered [`Reply::Refused`], on every replica alike.
+//!
+//! Deliberately not here: time, threads, randomness, I/O; leases and transactions; the history behind watches;
+//! snapshots. The store does not know that it is replicated.
+//!
+//! ```
+//! use bytes::BytesMut;
+//! use d_engine::kv::{Reply, Revision, Store, encode_put};
+//!
+//! let mut store = Store::new();
+//! assert_eq!(store.revision(), Revision(1), "an empty store is at 1");
+//!
+//! let mut command = BytesMut::new();
+//! encode_put(b"color", b"blue", &mut command)?;
+//! assert_eq!(store.apply(&command), Reply::Put { revision: Revision(2) });
+//!
+//! let found = store.get(b"color").expect("it was just put");
+//! assert_eq!(&found.value[..], b"blue");
+//! assert_eq!((found.create_revision, found.modify_revision, found.version), (Revision(2), Revision(2), 1));
+//! # Ok::<(), d_engine::kv::CommandError>(())
+//! ```
+
+mod codec;
+mod command;
+mod reply;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use command::{
+    Command, CommandError, Expected, ExpectedRef, Limits, encode_compare_and_swap, encode_delete, encode_put,
+};
+pub use reply::{Presence, Reply, ReplyError};
+pub use store::{KeyValue, Page, Revision, Store};
