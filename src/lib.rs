@@ -1,3 +1,4 @@
 //! d-engine.
 
 pub mod kv;
+pub mod raft;

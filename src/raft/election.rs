@@ -1,0 +1,282 @@
+//! Elections: who may ask, who may answer yes, and what becomes of the asker (thesis 3.4, 3.6.1, 4.2.3, 9.6).
+//!
+//! A candidate first asks whether it could win (pre-vote) and raises its term only then, so a node that was cut off
+//! does not disturb a working group. A voter that has heard from a leader within an election timeout refuses both:
+//! that refusal is the other half of the leader's lease.
+
+use super::message::{Body, Candidacy, Decision, Election, Message, Standing, Vote};
+use super::quorum::{Ballot, Tally};
+use super::timer::Timer;
+use super::{Leading, Now, Raft, Role, Votes, progress::Progress, read::Probes};
+use std::collections::BTreeMap;
+use wal::{EntryId, FrameBuilder, FrameHead, HardState, NodeId, Term};
+
+impl Raft {
+    /// The rules about terms that hold for every message (thesis figure 3.1, "Rules for Servers"). Returns whether the
+    /// message is to be handled.
+    pub(super) fn admit(&mut self, now: Now, from: NodeId, message: &Message) -> bool {
+        use std::cmp::Ordering::{Equal, Greater, Less};
+        match (message.term.cmp(&self.hard.term), &message.body) {
+            // Asking about a term changes nothing.
+            (_, Body::Candidacy(Candidacy { election: Election::PreVote, .. })) => true,
+            (Greater, Body::Vote(Vote { election: Election::PreVote, decision: Decision::Granted, .. })) => {
+                true
+            }
+            (Greater, Body::Candidacy(candidacy)) => {
+                // Thesis 4.2.3: a server that hears from a leader does not even take over the term.
+                if candidacy.election == Election::Vote && self.is_promised(now) {
+                    return false;
+                }
+                self.become_follower(now, message.term, None);
+                true
+            }
+            (Greater, Body::Append(_) | Body::Heartbeat(_)) => {
+                self.become_follower(now, message.term, Some(from));
+                true
+            }
+            (Greater, _) => {
+                self.become_follower(now, message.term, None);
+                true
+            }
+            (Equal, Body::Append(_) | Body::Heartbeat(_)) => {
+                // Election Safety (thesis 3.2): a second leader of one term is no leader.
+                if self.leader.is_some_and(|leader| leader != from) {
+                    self.counters.malformed += 1;
+                    return false;
+                }
+                if self.leader.is_none() || !matches!(self.role, Role::Follower) {
+                    self.become_follower(now, message.term, Some(from));
+                }
+                true
+            }
+            (Equal, _) => true,
+            // A leader of the past learns its term is over; without this, a node that pre-vote keeps at a higher term
+            // could never be reached again.
+            (Less, Body::Append(_) | Body::Heartbeat(_) | Body::Candidacy(_)) => {
+                self.send(from, self.vote(Election::Vote, Decision::Refused));
+                false
+            }
+            (Less, _) => false,
+        }
+    }
+
+    /// Whether this node has told a leader, by hearing from it, that it will not vote for another yet.
+    fn is_promised(&self, now: Now) -> bool {
+        if matches!(self.role, Role::Leader(_)) {
+            return true; // It steps down by itself once a quorum is silent.
+        }
+        self.promised_until.is_some_and(|until| now.mono < until)
+    }
+
+    fn vote(&self, election: Election, decision: Decision) -> Body {
+        Body::Vote(Vote { election, decision, standing: self.standing })
+    }
+
+    pub(super) fn handle_candidacy(&mut self, now: Now, from: NodeId, term: Term, candidacy: Candidacy) {
+        self.note_standing(from, candidacy.standing);
+        let last = self.log.last();
+        // Thesis 3.6.1: the candidate's log must be at least as up to date as the voter's.
+        let up_to_date = (candidacy.last_term, candidacy.last_index) >= (last.term, last.index)
+            || cfg!(mutant = "vote_for_stale_log");
+        match candidacy.election {
+            Election::PreVote => {
+                let grant =
+                    term > self.hard.term && up_to_date && !self.is_promised(now) && self.may_take_part();
+                if grant {
+                    // No promise: it leaves at once, in the term that was asked about.
+                    let body = self.vote(Election::PreVote, Decision::Granted);
+                    self.outputs.push_back(super::Output::Send { to: from, message: Message { term, body } });
+                } else {
+                    self.send(from, self.vote(Election::PreVote, Decision::Refused));
+                }
+            }
+            Election::Vote | Election::Transfer => {
+                assert_eq!(term, self.hard.term, "admitted in this term");
+                let free = match self.hard.vote {
+                    Some(other) => other == from || cfg!(mutant = "vote_twice"),
+                    None => self.leader.is_none(),
+                };
+                // A promise counts in this term too: after a restart the term is known, the leader is not.
+                let promised = candidacy.election == Election::Vote
+                    && self.hard.vote != Some(from)
+                    && self.is_promised(now);
+                let grant = free && up_to_date && !promised && self.may_take_part();
+                if grant {
+                    self.hard.vote = Some(from);
+                    self.restart_election_timer(now);
+                }
+                let decision = if grant { Decision::Granted } else { Decision::Refused };
+                self.send(from, self.vote(candidacy.election, decision));
+            }
+        }
+    }
+
+    pub(super) fn handle_vote(&mut self, now: Now, from: NodeId, vote: Vote) {
+        self.note_standing(from, vote.standing);
+        let votes = match (&mut self.role, vote.election) {
+            (Role::PreCandidate(votes), Election::PreVote)
+            | (Role::Candidate(votes), Election::Vote | Election::Transfer) => votes,
+            _ => return,
+        };
+        votes.entry(from).or_insert(vote.decision);
+        self.count_votes(now);
+    }
+
+    pub(super) fn election_timed_out(&mut self, now: Now) {
+        self.restart_election_timer(now);
+        let voter = self.membership().is_voter(self.config.id);
+        if !voter || matches!(self.role, Role::Leader(_)) {
+            return;
+        }
+        self.leader = None;
+        self.role = Role::PreCandidate(Votes::new());
+        let message = Message { term: self.hard.term.next(), body: self.candidacy(Election::PreVote) };
+        for peer in 0..self.peers.len() {
+            let output = super::Output::Send { to: self.peers[peer], message: message.clone() };
+            self.outputs.push_back(output);
+        }
+        self.count_votes(now);
+    }
+
+    fn candidacy(&self, election: Election) -> Body {
+        let EntryId { index, term, .. } = self.log.last();
+        Body::Candidacy(Candidacy { election, last_term: term, last_index: index, standing: self.standing })
+    }
+
+    /// Raises the term and asks for votes; the requests ride on the write of this node's own.
+    pub(super) fn campaign(&mut self, now: Now, election: Election) {
+        self.counters.elections += 1;
+        self.hard = HardState { term: self.hard.term.next(), vote: Some(self.config.id) };
+        self.leader = None;
+        self.role = Role::Candidate(Votes::new());
+        self.restart_election_timer(now);
+        let body = self.candidacy(election);
+        for peer in 0..self.peers.len() {
+            self.send(self.peers[peer], body.clone());
+        }
+        assert!(self.saved != self.hard, "a new term is not on disk yet");
+    }
+
+    /// Counts an election, this node's own ballot included: in a pre-vote its willingness, in a vote what the disk
+    /// holds.
+    pub(super) fn count_votes(&mut self, now: Now) {
+        let own = match &self.role {
+            Role::PreCandidate(_) => self.may_take_part(),
+            Role::Candidate(_) => {
+                (self.saved == self.hard || cfg!(mutant = "own_vote_before_durable")) && self.may_take_part()
+            }
+            Role::Follower | Role::Leader(_) => return,
+        };
+        let (Role::PreCandidate(votes) | Role::Candidate(votes)) = &self.role else { return };
+        let tally = self.membership().tally(|id| match votes.get(&id) {
+            _ if id == self.config.id => {
+                if own {
+                    Ballot::Granted
+                } else {
+                    Ballot::Unknown
+                }
+            }
+            None => Ballot::Unknown,
+            Some(Decision::Granted) => Ballot::Granted,
+            Some(Decision::Refused) => Ballot::Refused,
+        });
+        match (tally, &self.role) {
+            (Tally::Won, Role::PreCandidate(_)) => self.campaign(now, Election::Vote),
+            (Tally::Won, Role::Candidate(_)) => self.become_leader(now),
+            (Tally::Lost, _) => self.role = Role::Follower,
+            _ => {}
+        }
+    }
+
+    fn become_leader(&mut self, now: Now) {
+        assert!(self.membership().is_voter(self.config.id), "only voters lead");
+        self.counters.leaderships += 1;
+        self.leader = Some(self.config.id);
+        // Elected by whole memories, or by a majority that lost theirs together: nothing better will come.
+        self.standing = Standing::Whole;
+        let last = self.log.last();
+        let progress = self
+            .peers
+            .iter()
+            .map(|&peer| (peer, Progress::unknown(last.index.next())))
+            .collect::<BTreeMap<_, _>>();
+        self.role = Role::Leader(Box::new(Leading {
+            progress,
+            term_start: last.index.next(),
+            since: now.mono,
+            probes: Probes::default(),
+            transfer: None,
+            lease_revoked: false,
+        }));
+        self.timers.clear(Timer::Election);
+        self.timers.set(Timer::Heartbeat, now.mono.after(self.config.heartbeat));
+        self.timers.set(Timer::QuorumContact, now.mono.after(self.config.election_timeout));
+        // Thesis 6.4: only an entry of its own term tells a leader what is committed.
+        let head = self.head(now);
+        self.append_own(FrameBuilder::noop(head));
+    }
+
+    /// What the next entry of this leader starts from.
+    pub(super) fn head(&self, now: Now) -> FrameHead {
+        FrameHead {
+            group: self.config.group,
+            term: self.hard.term,
+            previous: self.log.last(),
+            // Timestamps never fall along a log, whatever the wall clock does.
+            timestamp_ms: now.wall_ms.max(self.last_timestamp),
+        }
+    }
+
+    /// Follows `leader` (or nobody yet) in `term`.
+    pub(super) fn become_follower(&mut self, now: Now, term: Term, leader: Option<NodeId>) {
+        assert!(term >= self.hard.term, "terms never fall");
+        if term > self.hard.term {
+            self.hard = HardState { term, vote: None };
+            self.leader = None;
+        }
+        assert!(self.leader.is_none() || leader.is_none() || self.leader == leader, "one leader per term");
+        self.leader = leader;
+        self.agreed = wal::LogIndex::ZERO;
+        self.role = Role::Follower;
+        for timer in [Timer::Heartbeat, Timer::QuorumContact, Timer::Transfer, Timer::CommitNotice] {
+            self.timers.clear(timer);
+        }
+        self.restart_election_timer(now);
+    }
+
+    /// The leader has been heard: wait for it again, and keep to it for an election timeout.
+    pub(super) fn note_leader_contact(&mut self, now: Now) {
+        self.promised_until = Some(now.mono.after(self.config.election_timeout));
+        self.restart_election_timer(now);
+    }
+
+    pub(super) fn restart_election_timer(&mut self, now: Now) {
+        let span = self.random.between_once_and_twice(self.config.election_timeout);
+        self.timers.set(Timer::Election, now.mono.after(span));
+    }
+
+    fn note_standing(&mut self, peer: NodeId, standing: Standing) {
+        match standing {
+            Standing::Whole => self.suspects.remove(&peer),
+            Standing::Suspect => self.suspects.insert(peer),
+        };
+    }
+
+    /// Whether this node's ballot may count. One whose memory is not whole abstains unless a quorum lost its memory
+    /// with it.
+    fn may_take_part(&self) -> bool {
+        match self.standing {
+            Standing::Whole => true,
+            Standing::Suspect => {
+                let lost = self.membership().tally(|id| {
+                    if id == self.config.id || self.suspects.contains(&id) {
+                        Ballot::Granted
+                    } else {
+                        Ballot::Unknown
+                    }
+                });
+                lost == Tally::Won
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What the members of a group say to each other (thesis figure 3.1, and chapters 3.10, 6.4, 9.6).
+//!
+//! Every message names its sender's term. Appends carry frames as they are; the entry before them stands in the
+//! message only because an append may be empty.
+
+use wal::{EntryId, Frame, LogIndex, Term};
+
+/// A message with the term its sender speaks in. A pre-vote request names the term the election would have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The sender's term.
+    pub term: Term,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// RequestVote, in one of its three forms.
+    Candidacy(Candidacy),
+    /// The answer to one.
+    Vote(Vote),
+    /// AppendEntries.
+    Append(Append),
+    /// The answer to one.
+    Appended(Appended),
+    /// A sign of life that asks for one.
+    Heartbeat(Heartbeat),
+    /// That sign.
+    Alive(Alive),
+    /// The leader asks the receiver to stand for election at once (thesis 3.10).
+    TimeoutNow,
+}
+
+/// What kind of election a candidate holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Election {
+    /// Would you vote for me? Changes nothing (thesis 9.6).
+    PreVote,
+    /// The vote.
+    Vote,
+    /// The vote, with the old leader's consent: the promise to that leader does not stand against it.
+    Transfer,
+}
+
+/// RequestVote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidacy {
+    /// Which kind.
+    pub election: Election,
+    /// Term of the candidate's last entry.
+    pub last_term: Term,
+    /// Index of the candidate's last entry.
+    pub last_index: LogIndex,
+    /// Whether the candidate's memory is whole.
+    pub standing: Standing,
+}
+
+/// The answer to a candidacy, in the voter's term; a granted pre-vote answers in the term that was asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vote {
+    /// Which kind of election it answers.
+    pub election: Election,
+    /// The word.
+    pub decision: Decision,
+    /// Whether the voter's memory is whole.
+    pub standing: Standing,
+}
+
+/// Yes or no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The vote is given.
+    Granted,
+    /// It is not.
+    Refused,
+}
+
+/// Whether a node may have forgotten entries it acknowledged. Only a `MemFirst` node that did not stop cleanly may
+/// have; it takes no part in elections until a leader has filled the gap, or until a majority stands as it does (then
+/// a majority lost its memory together, the one case in which `MemFirst` promises nothing).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Everything acknowledged is there.
+    Whole,
+    /// The tail may be missing.
+    Suspect,
+}
+
+/// AppendEntries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Append {
+    /// The entry before `frames`.
+    pub previous: EntryId,
+    /// The entries, in order; may be empty.
+    pub frames: Vec<Frame>,
+    /// The leader's commit index.
+    pub commit: LogIndex,
+    /// The newest probe of the leader; the receiver's answer repeats it.
+    pub probe: u64,
+}
+
+/// The answer to an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// What became of it.
+    pub outcome: AppendOutcome,
+    /// The probe of the append.
+    pub probe: u64,
+}
+
+/// What became of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendOutcome {
+    /// The sender holds the leader's log up to `matched`, as durably as the group promises.
+    Accepted {
+        /// The last entry known to be the same.
+        matched: LogIndex,
+    },
+    /// The entry before the append is not in the sender's log.
+    Rejected {
+        /// Index of that entry.
+        previous: LogIndex,
+        /// The last index at which the logs can agree, as far as the sender knows.
+        hint: LogIndex,
+        /// The sender's term at the hint.
+        hint_term: Term,
+    },
+}
+
+/// A leader's sign of life, and the question of a read round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Number of this probe.
+    pub probe: u64,
+    /// The leader's commit index.
+    pub commit: LogIndex,
+}
+
+/// The answer: the sender recognised the leader when it saw this probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alive {
+    /// The probe that is answered.
+    pub probe: u64,
+}

@@ -1,0 +1,619 @@
+//! Consensus as a value: Raft (Ongaro 2014, "the thesis") with inputs, outputs and time as arguments.
+//!
+//! There is no I/O, clock, thread or OS randomness here. `handle_*` takes input, [`Raft::finish`] ends a turn of many
+//! inputs, [`Raft::poll_output`] gives what is to be done. What a file holds:
+//!
+//! | file | message family |
+//! |---|---|
+//! | `election` | pre-vote, vote, candidates, becoming leader or follower |
+//! | `replication` | append, its answers, commitment |
+//! | `read` | probes, read rounds, the lease, the contact with a quorum |
+//! | `transfer` | handing leadership over |
+//! | `membership`, `quorum` | who takes part, and what a majority of them is |
+//! | `log`, `progress` | this node's log, and what a leader knows of the others' |
+//! | `invariants` | what is true after every step |
+//!
+//! **Promises ride on the write.** A message that says something is durable, or is spoken in a term that is not on disk
+//! yet, is put into the [`Write`] it depends on. It comes out again only through [`Write::flushed`], which asks for the
+//! log's proof. There is no other way to it.
+//!
+//! Deliberately absent: changing the membership, snapshots, the state machine and its clients (`node`).
+
+mod election;
+pub mod invariants;
+pub mod log;
+pub mod membership;
+pub mod message;
+pub mod progress;
+pub mod quorum;
+mod random;
+mod read;
+mod replication;
+pub mod time;
+pub mod timer;
+mod transfer;
+
+pub use membership::{Membership, MembershipError};
+pub use message::Message;
+pub use random::Random;
+pub use time::{Mono, Now};
+pub use transfer::TransferRefused;
+
+use log::Log;
+use message::{AppendOutcome, Body, Standing};
+use read::Probes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+use thiserror::Error;
+use timer::{Timer, Timers};
+use wal::{
+    ClusterId, EntryId, Flushed, Frame, FrameHead, GroupId, HardState, Kind, LogIndex, NodeId, Term, WriteId,
+    WritePlan,
+};
+
+/// A term further ahead than this is not believed: no cluster elects a million times between two messages.
+pub const MAX_TERM_JUMP: u64 = 1 << 20;
+
+/// What an acknowledgement of a write promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// A majority's disks hold it.
+    DiskFirst,
+    /// A majority's memory holds it; the disks follow. What the last flushes missed is lost if a majority loses power
+    /// together.
+    MemFirst,
+}
+
+/// What does not change while a node runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node.
+    pub id: NodeId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its group.
+    pub group: GroupId,
+    /// Seeds the election timeouts. Nodes that share a seed also share their timeouts: give each its own.
+    pub seed: u64,
+    /// A leader's sign of life.
+    pub heartbeat: Duration,
+    /// A follower that hears nothing for this long, up to twice it, stands for election.
+    pub election_timeout: Duration,
+    /// The lease is shorter than the election timeout by this many parts in a million: the most by which the rates of
+    /// two nodes' monotonic clocks may differ.
+    pub drift_bound_ppm: u32,
+    /// The most bytes of frames in one append (a larger single frame goes alone).
+    pub append_bytes: usize,
+    /// The most bytes of frames on the way to one peer.
+    pub in_flight_bytes: usize,
+    /// What an acknowledgement promises.
+    pub durability: Durability,
+}
+
+/// What the disk remembers when a node starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Restored {
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// Everything up to here is known to be decided.
+    pub commit: LogIndex,
+    /// Whether the tail of the log may be missing (see [`Standing`]).
+    pub standing: Standing,
+}
+
+/// What a node is in its group.
+#[derive(Clone, Debug)]
+enum Role {
+    Follower,
+    PreCandidate(Votes),
+    Candidate(Votes),
+    Leader(Box<Leading>),
+}
+
+/// The words of the others in an election; the candidate's own counts once it is on disk.
+type Votes = BTreeMap<NodeId, message::Decision>;
+
+/// What only a leader knows.
+#[derive(Clone, Debug)]
+struct Leading {
+    progress: BTreeMap<NodeId, progress::Progress>,
+    /// The no-op this leader began its term with (thesis 6.4).
+    term_start: LogIndex,
+    since: Mono,
+    probes: Probes,
+    transfer: Option<transfer::Transfer>,
+    /// TimeoutNow has been sent: the receiver may win without waiting for the lease, so there is none in this term.
+    // Invariant: never reset within a term (pitfall: a stale TimeoutNow can arrive much later).
+    lease_revoked: bool,
+}
+
+/// The role, as seen from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RoleName {
+    /// Follows, or waits for a leader.
+    Follower,
+    /// Asks whether an election could be won.
+    PreCandidate,
+    /// Stands for election.
+    Candidate,
+    /// Leads.
+    Leader,
+    /// Receives the log without a vote.
+    Learner,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Output {
+    /// Make this durable, in the order of the outputs.
+    Write(Write),
+    /// Send this; it may be lost.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// Read entries from this node's disk for a peer that is far behind.
+    Fetch(Fetch),
+    /// Stop: going on would be wrong.
+    Halt(Halt),
+}
+
+/// A read of old entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// For whom.
+    pub peer: NodeId,
+    /// The first entry wanted.
+    pub from: LogIndex,
+    /// About how many bytes (at least one entry).
+    pub max_bytes: usize,
+}
+
+/// Why a node must stop.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Halt {
+    /// Two logs have different bytes at the same index and term.
+    #[error(
+        "the log diverged from node {peer}'s at entry {}: term {}, hash {} here, term {}, hash {} there; restore \
+         this node from a healthy one before starting it again",
+        ours.index, ours.term, ours.hash, theirs.term, theirs.hash
+    )]
+    Diverged {
+        /// Who sent the other entry.
+        peer: NodeId,
+        /// The entry here.
+        ours: EntryId,
+        /// The entry there.
+        theirs: EntryId,
+    },
+    /// A membership entry cannot be read.
+    #[error("the membership in entry {index} cannot be read: {error}; a newer version may have written it")]
+    Membership {
+        /// The entry.
+        index: LogIndex,
+        /// What is wrong.
+        error: MembershipError,
+    },
+    /// The disk refused a write; nothing may be acknowledged any more.
+    #[error("the log failed and nothing more is acknowledged: {0}")]
+    Log(String),
+}
+
+/// One write, with the messages that may leave once it is durable.
+#[derive(Debug)]
+pub struct Write {
+    id: WriteId,
+    hard_state: Option<HardState>,
+    frames: Vec<Frame>,
+    commit: LogIndex,
+    then: Vec<(NodeId, Message)>,
+}
+
+impl Write {
+    /// Its place in the order of writes.
+    #[must_use]
+    pub fn id(&self) -> WriteId {
+        self.id
+    }
+
+    /// What the log is to make durable. Frames are shared, not copied.
+    #[must_use]
+    pub fn plan(&self) -> WritePlan {
+        WritePlan {
+            id: self.id,
+            hard_state: self.hard_state,
+            frames: self.frames.clone(),
+            commit: self.commit,
+        }
+    }
+
+    /// Exchanges the log's proof for what the node may now be told.
+    ///
+    /// # Panics
+    /// If the proof is for an earlier write.
+    #[must_use]
+    pub fn flushed(self, proof: Flushed) -> Written {
+        assert!(proof.id() >= self.id, "the proof for write {:?} does not cover {:?}", proof.id(), self.id);
+        Written(self)
+    }
+}
+
+/// A write that is durable.
+#[derive(Debug)]
+pub struct Written(Write);
+
+/// Things counted since the start, for status and alarms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Elections stood for.
+    pub elections: u64,
+    /// Elections won.
+    pub leaderships: u64,
+    /// Messages dropped because their term is implausible.
+    pub quarantined_terms: u64,
+    /// Messages dropped because they contradict themselves.
+    pub malformed: u64,
+    /// Appends that were rejected by peers (back-tracking).
+    pub rejections: u64,
+    /// Peers seen without entries they had acknowledged.
+    pub regressions: u64,
+}
+
+/// What has gathered for the next write.
+#[derive(Debug, Default)]
+struct Draft {
+    frames: Vec<Frame>,
+    then: Vec<(NodeId, Message)>,
+}
+
+/// One node's consensus.
+#[derive(Debug)]
+pub struct Raft {
+    config: Config,
+    /// Term and vote as decided.
+    hard: HardState,
+    /// Term and vote as handed to the disk.
+    submitted: HardState,
+    /// Term and vote as on the disk.
+    saved: HardState,
+    role: Role,
+    leader: Option<NodeId>,
+    log: Log,
+    /// Memberships in the log with their index, ascending; the last is in force (thesis 4.1).
+    memberships: Vec<(LogIndex, Membership)>,
+    peers: Vec<NodeId>,
+    /// The log is the current leader's up to here.
+    agreed: LogIndex,
+    /// Timestamp of the newest entry this log has had.
+    last_timestamp: u64,
+    /// No vote before this time, except for a transfer: the other side of the leader's lease (thesis 6.4.1).
+    promised_until: Option<Mono>,
+    standing: Standing,
+    suspects: BTreeSet<NodeId>,
+    timers: Timers,
+    random: Random,
+    draft: Draft,
+    next_write: WriteId,
+    outputs: VecDeque<Output>,
+    halted: bool,
+    counters: Counters,
+}
+
+impl Raft {
+    /// A node before its log is restored: call [`restore`](Self::restore) for each entry of the disk in order, then
+    /// [`begin`](Self::begin).
+    #[must_use]
+    pub fn new(config: Config, restored: Restored) -> Self {
+        let origin = wal::frame::origin(config.cluster, config.group);
+        Self {
+            hard: restored.hard_state,
+            submitted: restored.hard_state,
+            saved: restored.hard_state,
+            role: Role::Follower,
+            leader: None,
+            log: Log::after(origin),
+            memberships: Vec::new(),
+            peers: Vec::new(),
+            agreed: LogIndex::ZERO,
+            last_timestamp: 0,
+            promised_until: None,
+            standing: restored.standing,
+            suspects: BTreeSet::new(),
+            timers: Timers::default(),
+            random: Random::from_seed(config.seed),
+            draft: Draft::default(),
+            next_write: WriteId(1),
+            outputs: VecDeque::new(),
+            halted: false,
+            counters: Counters::default(),
+            config,
+        }
+    }
+
+    /// Takes over an entry that is on the disk.
+    ///
+    /// # Errors
+    /// [`Halt`] if it is a membership that cannot be read.
+    ///
+    /// # Panics
+    /// If it does not follow the one before; the log's recovery has checked the chain.
+    pub fn restore(&mut self, frame: Frame, decided: LogIndex) -> Result<(), Halt> {
+        let id = frame.id();
+        self.note_membership(&frame)?;
+        self.append(frame);
+        self.log.note_durable(id);
+        self.log.commit_to(id.index.min(decided));
+        // The vote may have been lost with its slot, the entry is proof of the term.
+        if self.hard.term < id.term {
+            self.hard = HardState { term: id.term, vote: None };
+        }
+        Ok(())
+    }
+
+    /// Ends the restoration. An empty log begins with the `founders` as its first entry, the same bytes everywhere.
+    pub fn begin(&mut self, now: Now, founders: &Membership) {
+        if self.log.last().index == LogIndex::ZERO {
+            let head = FrameHead {
+                group: self.config.group,
+                term: Term::ZERO,
+                previous: self.log.last(),
+                timestamp_ms: 0,
+            };
+            self.append_own(wal::FrameBuilder::membership(head, &founders.encode()));
+        } else {
+            // A restart forgets what was promised to a leader, so the promise is renewed for its full length.
+            self.promised_until = Some(now.mono.after(self.config.election_timeout));
+        }
+        if self.hard != self.submitted {
+            self.promised_until = Some(now.mono.after(self.config.election_timeout));
+        }
+        self.restart_election_timer(now);
+        if self.membership().is_sole_voter(self.config.id) {
+            self.timers.set(Timer::Election, now.mono);
+        }
+        self.check();
+    }
+
+    /// Takes a message from a peer.
+    pub fn handle_message(&mut self, now: Now, from: NodeId, message: Message) {
+        if self.halted {
+            return;
+        }
+        if from == self.config.id || message.term.0 > self.hard.term.0.saturating_add(MAX_TERM_JUMP) {
+            self.counters.quarantined_terms += 1;
+            return;
+        }
+        let before = self.summary();
+        if self.admit(now, from, &message) {
+            let Message { term, body } = message;
+            match body {
+                Body::Candidacy(candidacy) => self.handle_candidacy(now, from, term, candidacy),
+                Body::Vote(vote) => self.handle_vote(now, from, vote),
+                Body::Append(append) => self.handle_append(now, from, append),
+                Body::Appended(appended) => self.handle_appended(now, from, appended),
+                Body::Heartbeat(heartbeat) => self.handle_heartbeat(now, from, heartbeat),
+                Body::Alive(alive) => self.handle_alive(from, alive),
+                Body::TimeoutNow => self.handle_timeout_now(now, from),
+            }
+        }
+        self.check_step(&before);
+    }
+
+    /// Fires the timers that are due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if self.halted {
+            return;
+        }
+        let before = self.summary();
+        while let Some(timer) = self.timers.take_due(now.mono) {
+            match timer {
+                Timer::Election => self.election_timed_out(now),
+                Timer::Heartbeat => self.heartbeat_due(now),
+                Timer::QuorumContact => self.check_quorum_contact(now),
+                Timer::Transfer => self.abandon_transfer(),
+                Timer::CommitNotice => self.tell_commit(),
+            }
+        }
+        self.check_step(&before);
+    }
+
+    /// A write is durable: its promises may leave, and this node counts itself.
+    pub fn handle_written(&mut self, now: Now, written: Written) {
+        if self.halted {
+            return;
+        }
+        let before = self.summary();
+        let Write { hard_state, frames, then, .. } = written.0;
+        if let Some(saved) = hard_state {
+            assert!(saved.term >= self.saved.term, "hard states become durable in order");
+            self.saved = saved;
+        }
+        if let Some(last) = frames.last() {
+            self.log.note_durable(last.id());
+        }
+        self.outputs.extend(then.into_iter().map(|(to, message)| Output::Send { to, message }));
+        match self.role {
+            Role::Candidate(_) => self.count_votes(now),
+            Role::Leader(_) => self.advance_commit(now),
+            Role::Follower | Role::PreCandidate(_) => {}
+        }
+        self.check_step(&before);
+    }
+
+    /// The disk failed. Nothing is acknowledged after this.
+    pub fn handle_log_failure(&mut self, reason: String) {
+        self.halt(Halt::Log(reason));
+    }
+
+    /// Ends a turn: everything gathered since the last one goes out, each peer and the disk once.
+    pub fn finish(&mut self, now: Now) {
+        if self.halted {
+            return;
+        }
+        self.replicate_to_all(now);
+        self.send_wanted_probe(now);
+        let hard_state = (self.hard != self.submitted).then_some(self.hard);
+        if hard_state.is_none() && self.draft.frames.is_empty() && self.draft.then.is_empty() {
+            return;
+        }
+        let Draft { frames, then } = std::mem::take(&mut self.draft);
+        self.submitted = self.hard;
+        let write = Write { id: self.next_write, hard_state, frames, commit: self.log.commit(), then };
+        self.next_write = WriteId(self.next_write.0 + 1);
+        self.outputs.push_back(Output::Write(write));
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Mono> {
+        if self.halted { None } else { self.timers.next() }
+    }
+
+    /// This node's term.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.hard.term
+    }
+
+    /// Whom this node takes for the leader of its term.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    /// What this node is.
+    #[must_use]
+    pub fn role(&self) -> RoleName {
+        match self.role {
+            Role::Leader(_) => RoleName::Leader,
+            Role::Candidate(_) => RoleName::Candidate,
+            Role::PreCandidate(_) => RoleName::PreCandidate,
+            Role::Follower if self.membership().is_voter(self.config.id) => RoleName::Follower,
+            Role::Follower => RoleName::Learner,
+        }
+    }
+
+    /// The log.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Everything up to here is decided.
+    #[must_use]
+    pub fn commit(&self) -> LogIndex {
+        self.log.commit()
+    }
+
+    /// The membership in force.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        &self.memberships.last().expect("the log starts with a membership").1
+    }
+
+    /// Whether everything this node ever acknowledged is in its log.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Things counted since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// What does not change.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Drops decided frames from memory until at most `keep_bytes` are left, none past `applied`.
+    pub fn evict(&mut self, keep_bytes: usize, applied: LogIndex) {
+        self.log.evict(keep_bytes, applied);
+    }
+
+    /// Sends in this node's term. A term that is not on disk yet must not be heard of: the message then rides on the
+    /// write that saves it.
+    fn send(&mut self, to: NodeId, body: Body) {
+        let message = Message { term: self.hard.term, body };
+        if self.saved == self.hard || cfg!(mutant = "vote_before_durable") {
+            self.outputs.push_back(Output::Send { to, message });
+        } else {
+            self.draft.then.push((to, message));
+        }
+    }
+
+    /// Sends once everything gathered so far is durable. Acknowledgements of one flush to one leader become one: the
+    /// last speaks for those before it.
+    fn send_after_write(&mut self, to: NodeId, body: Body) {
+        let message = Message { term: self.hard.term, body };
+        let accepted = |message: &Message| matches!(&message.body, Body::Appended(a) if matches!(a.outcome, AppendOutcome::Accepted { .. }));
+        if let Some((last_to, last)) = self.draft.then.last_mut()
+            && (*last_to, last.term) == (to, message.term)
+            && accepted(last)
+            && accepted(&message)
+        {
+            *last = message;
+            return;
+        }
+        self.draft.then.push((to, message));
+    }
+
+    fn append_own(&mut self, frame: Frame) {
+        self.note_membership(&frame).expect("this node encoded it");
+        self.draft.frames.push(frame.clone());
+        self.append(frame);
+    }
+
+    fn append(&mut self, frame: Frame) {
+        self.last_timestamp = self.last_timestamp.max(frame.timestamp_ms());
+        self.log.append(frame);
+    }
+
+    /// A membership is in force from when it is appended until it is truncated (thesis 4.1).
+    fn note_membership(&mut self, frame: &Frame) -> Result<(), Halt> {
+        if frame.kind() != Kind::Membership {
+            return Ok(());
+        }
+        let membership = Membership::decode(&frame.body())
+            .map_err(|error| Halt::Membership { index: frame.index(), error })?;
+        self.memberships.push((frame.index(), membership));
+        self.list_peers();
+        Ok(())
+    }
+
+    fn truncate(&mut self, from: LogIndex) {
+        self.log.truncate(from);
+        // What was to be written from there on will not be; a later frame supersedes what already was.
+        self.draft.frames.retain(|frame| frame.index() < from);
+        while self.memberships.last().is_some_and(|&(index, _)| index >= from) {
+            self.memberships.pop();
+        }
+        self.list_peers();
+    }
+
+    fn list_peers(&mut self) {
+        let id = self.config.id;
+        self.peers = self.membership().members().into_iter().filter(|&member| member != id).collect();
+    }
+
+    fn halt(&mut self, why: Halt) {
+        if !self.halted {
+            self.halted = true;
+            // Nothing that waits for the disk will ever leave.
+            self.draft = Draft::default();
+            self.role = Role::Follower;
+            self.outputs.push_back(Output::Halt(why));
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The core's only randomness: a seeded generator, so that an election can be replayed.
+
+use super::time::nanos;
+use std::time::Duration;
+
+/// `SplitMix64` (Steele, Lea, Flood 2014): small, seedable with any value, good enough to spread election timeouts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Random(u64);
+
+impl Random {
+    /// A generator that always gives the same numbers for the same seed.
+    #[must_use]
+    pub const fn from_seed(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next 64 bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A span from `least` up to, not including, twice that (thesis 3.4: randomised election timeouts).
+    pub fn between_once_and_twice(&mut self, least: Duration) -> Duration {
+        let span = nanos(least).max(1);
+        least + Duration::from_nanos(self.bits() % span)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_spans_within_bounds() {
+        let least = Duration::from_millis(250);
+        let spans = |seed| {
+            let mut random = Random::from_seed(seed);
+            (0..100).map(|_| random.between_once_and_twice(least)).collect::<Vec<_>>()
+        };
+        assert_eq!(spans(7), spans(7));
+        assert_ne!(spans(7), spans(8));
+        assert!(spans(7).iter().all(|span| (least..least * 2).contains(span)));
+    }
+}

@@ -1,0 +1,327 @@
+//! Appends, their answers, and what becomes decided by them (thesis 3.5, 3.6.2, 10.2).
+
+use super::log::Comparison;
+use super::message::{Append, AppendOutcome, Appended, Body, Standing};
+use super::progress::Mode;
+use super::timer::Timer;
+use super::{Durability, Fetch, Halt, Now, Output, Raft, Role};
+use thiserror::Error;
+use wal::{EntryId, Frame, FrameBuilder, LogIndex, NodeId};
+
+/// Why an entry was not proposed. Nothing has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ProposeRefused {
+    /// Only a leader appends.
+    #[error("this node does not lead")]
+    NotLeader,
+    /// Leadership is being handed over.
+    #[error("leadership is being handed over")]
+    Transferring,
+}
+
+impl Raft {
+    /// Whether [`propose`](Self::propose) would append.
+    ///
+    /// # Errors
+    /// Says why it would not.
+    pub fn may_propose(&self) -> Result<(), ProposeRefused> {
+        match &self.role {
+            Role::Leader(leading) if leading.transfer.is_some() => Err(ProposeRefused::Transferring),
+            Role::Leader(_) if !self.halted => Ok(()),
+            _ => Err(ProposeRefused::NotLeader),
+        }
+    }
+
+    /// Appends one batch as one entry. It is on its way once the turn is finished.
+    ///
+    /// # Errors
+    /// As [`may_propose`](Self::may_propose) says.
+    pub fn propose(&mut self, now: Now, batch: FrameBuilder) -> Result<EntryId, ProposeRefused> {
+        self.may_propose()?;
+        let frame = batch.commands(self.head(now));
+        let id = frame.id();
+        self.append_own(frame);
+        Ok(id)
+    }
+
+    /// Sends every peer what it lacks and may have on the way.
+    pub(super) fn replicate_to_all(&mut self, now: Now) {
+        if !matches!(self.role, Role::Leader(_)) {
+            return;
+        }
+        for peer in 0..self.peers.len() {
+            self.replicate(now, self.peers[peer]);
+        }
+        if matches!(self.role, Role::Leader(_)) && self.peers.is_empty() {
+            self.advance_commit(now);
+        }
+    }
+
+    fn replicate(&mut self, now: Now, to: NodeId) {
+        loop {
+            let Role::Leader(leading) = &mut self.role else { return };
+            let Some(progress) = leading.progress.get_mut(&to) else { return };
+            let lacks = progress.next <= self.log.last().index;
+            match progress.mode {
+                Mode::Fetch | Mode::Probe(Some(_)) => return,
+                Mode::Probe(None) => {}
+                Mode::Stream if !lacks || progress.in_flight_bytes() >= self.config.in_flight_bytes => return,
+                Mode::Stream => {}
+            }
+            if progress.next < self.log.first_cached() && lacks {
+                progress.mode = Mode::Fetch;
+                let fetch = Fetch { peer: to, from: progress.next, max_bytes: self.config.append_bytes };
+                self.outputs.push_back(Output::Fetch(fetch));
+                return;
+            }
+            let previous =
+                self.log.id_at(progress.next.previous()).expect("it is in memory, or the base of memory");
+            let frames = self.log.frames_from(progress.next, self.config.append_bytes);
+            assert!(!lacks || !frames.is_empty(), "what the peer lacks is in memory");
+            self.send_append(now, to, previous, frames);
+        }
+    }
+
+    fn send_append(&mut self, now: Now, to: NodeId, previous: EntryId, frames: Vec<Frame>) {
+        let commit = self.log.commit();
+        let Role::Leader(leading) = &mut self.role else { return };
+        let Some(progress) = leading.progress.get_mut(&to) else { return };
+        assert_eq!(previous.index, progress.next.previous(), "an append continues what was sent");
+        if let Some(last) = frames.last() {
+            let bytes = frames.iter().map(|frame| frame.bytes().len()).sum();
+            progress.sent(last.index(), bytes, now.mono);
+        }
+        if !matches!(progress.mode, Mode::Stream) {
+            progress.mode = Mode::Probe(Some((now.mono, previous.index)));
+        }
+        progress.told_commit = commit;
+        let probe = leading.probes.newest();
+        self.send(to, Body::Append(Append { previous, frames, commit, probe }));
+    }
+
+    /// Entries a peer lacks have come from the disk.
+    pub fn handle_fetched(&mut self, now: Now, peer: NodeId, frames: Vec<Frame>) {
+        let before = self.summary();
+        let Role::Leader(leading) = &mut self.role else { return };
+        let Some(progress) = leading.progress.get_mut(&peer) else { return };
+        if progress.mode != Mode::Fetch {
+            return;
+        }
+        // Read for a position the peer has left since, or not readable: asked again once this counts as lost.
+        progress.mode = Mode::Probe(Some((now.mono, progress.next.previous())));
+        let cached = self.log.first_cached();
+        let frames: Vec<_> = frames.into_iter().take_while(|frame| frame.index() < cached).collect();
+        if let Some(first) = frames.first()
+            && first.index() == progress.next
+        {
+            let previous = first.previous();
+            self.send_append(now, peer, previous, frames);
+        }
+        self.check_step(&before);
+    }
+
+    /// A connection to `peer` was made or lost: what was on the way may be gone.
+    pub fn handle_reconnect(&mut self, peer: NodeId) {
+        if let Role::Leader(leading) = &mut self.role
+            && let Some(progress) = leading.progress.get_mut(&peer)
+        {
+            progress.reconnected();
+        }
+    }
+
+    pub(super) fn handle_append(&mut self, now: Now, from: NodeId, append: Append) {
+        self.note_leader_contact(now);
+        let Append { previous, frames, commit, probe } = append;
+        if !self.is_consistent(previous, &frames) {
+            self.counters.malformed += 1;
+            return;
+        }
+        match self.log.compare(previous) {
+            Comparison::Same => {}
+            // What is decided here cannot be otherwise there (State Machine Safety, thesis 3.6.3).
+            Comparison::OtherTerm(term) if previous.index <= self.log.commit() => {
+                let ours = self.log.id_at(previous.index);
+                let ours = ours.unwrap_or(EntryId { index: previous.index, term, ..EntryId::default() });
+                return self.halt(Halt::Diverged { peer: from, ours, theirs: previous });
+            }
+            Comparison::Diverged(ours) => {
+                return self.halt(Halt::Diverged { peer: from, ours, theirs: previous });
+            }
+            Comparison::Beyond | Comparison::OtherTerm(_) => return self.reject(from, previous, probe),
+        }
+        let matched = frames.last().map_or(previous.index, Frame::index);
+        for frame in frames {
+            if let Err(halt) = self.take_frame(from, frame) {
+                return self.halt(halt);
+            }
+        }
+        self.agreed = self.agreed.max(matched);
+        self.learn_commit(commit);
+        let accepted = Body::Appended(Appended { outcome: AppendOutcome::Accepted { matched }, probe });
+        if self.config.durability == Durability::MemFirst
+            || matched <= self.log.durable()
+            || cfg!(mutant = "ack_before_durable")
+        {
+            self.send(from, accepted);
+        } else {
+            self.send_after_write(from, accepted);
+        }
+    }
+
+    /// Whether the frames follow each other from `previous`, in terms that exist.
+    fn is_consistent(&self, previous: EntryId, frames: &[Frame]) -> bool {
+        let mut last = previous;
+        for frame in frames {
+            if !frame.follows(last) || frame.group() != self.config.group {
+                return false;
+            }
+            last = frame.id();
+        }
+        last.term <= self.hard.term && last.index.0 < u64::MAX
+    }
+
+    /// Takes one entry of a leader whose previous entry is in the log. The suffix is dropped only where an entry
+    /// really contradicts it (pitfall: a reordered, shorter append must not shorten the log).
+    fn take_frame(&mut self, from: NodeId, frame: Frame) -> Result<(), Halt> {
+        let theirs = frame.id();
+        match self.log.compare(theirs) {
+            Comparison::Same => return Ok(()),
+            Comparison::Diverged(ours) => return Err(Halt::Diverged { peer: from, ours, theirs }),
+            Comparison::OtherTerm(term) => {
+                if theirs.index <= self.log.commit() {
+                    let ours = self.log.id_at(theirs.index);
+                    let ours = ours.unwrap_or(EntryId { index: theirs.index, term, ..EntryId::default() });
+                    return Err(Halt::Diverged { peer: from, ours, theirs });
+                }
+                self.truncate(theirs.index);
+            }
+            Comparison::Beyond => {}
+        }
+        self.note_membership(&frame)?;
+        self.draft.frames.push(frame.clone());
+        self.append(frame);
+        Ok(())
+    }
+
+    fn reject(&mut self, to: NodeId, previous: EntryId, probe: u64) {
+        let hint = self.log.last_at_most(previous.index.previous(), previous.term).max(self.log.commit());
+        let hint_term = self.log.term_at(hint).expect("the hint is in the log");
+        let outcome = AppendOutcome::Rejected { previous: previous.index, hint, hint_term };
+        self.send(to, Body::Appended(Appended { outcome, probe }));
+    }
+
+    /// The leader says that everything up to `commit` is decided; this node knows it of what it has in common with it.
+    pub(super) fn learn_commit(&mut self, commit: LogIndex) {
+        let commit = commit.min(self.agreed);
+        if commit > self.log.commit() {
+            self.log.commit_to(commit);
+        }
+        // The leader has decided something in its own term, so everything anyone ever counted on is up to there.
+        if self.log.term_at(commit) == Some(self.hard.term) {
+            self.standing = Standing::Whole;
+        }
+    }
+
+    pub(super) fn handle_appended(&mut self, now: Now, from: NodeId, appended: Appended) {
+        self.note_echo(from, appended.probe);
+        let last = self.log.last().index;
+        let Role::Leader(leading) = &mut self.role else { return };
+        let Some(progress) = leading.progress.get_mut(&from) else { return };
+        match appended.outcome {
+            AppendOutcome::Accepted { matched } if matched > last => self.counters.malformed += 1,
+            AppendOutcome::Accepted { matched } => {
+                progress.accepted(matched);
+                self.advance_commit(now);
+                self.continue_transfer(from);
+            }
+            AppendOutcome::Rejected { previous, hint, hint_term } => {
+                let current = match progress.mode {
+                    Mode::Probe(Some((_, probed))) => probed == previous,
+                    Mode::Stream => previous > progress.matched,
+                    Mode::Probe(None) | Mode::Fetch => false,
+                };
+                if !current {
+                    return;
+                }
+                self.counters.rejections += 1;
+                if previous <= progress.matched {
+                    // It acknowledged more than it has: its disk has lost something, or was swapped for an old one.
+                    self.counters.regressions += 1;
+                    progress.matched = LogIndex::ZERO;
+                }
+                let meet = self.log.last_at_most(hint.min(previous.previous()), hint_term);
+                progress.probe_from(meet.max(progress.matched).next());
+            }
+        }
+    }
+
+    /// Decides what a quorum holds. Only an entry of the leader's own term is decided by counting; those before it are
+    /// decided with it (thesis 3.6.2, figure 3.7).
+    pub(super) fn advance_commit(&mut self, now: Now) {
+        let Role::Leader(leading) = &self.role else { return };
+        // The leader counts itself for what is on its own disk, like everyone else.
+        let own = if self.config.durability == Durability::MemFirst
+            || cfg!(mutant = "leader_counts_itself_early")
+        {
+            self.log.last().index
+        } else {
+            self.log.durable()
+        };
+        let reached = self.membership().reached_by_quorum(|id| {
+            if id == self.config.id { own.0 } else { leading.progress.get(&id).map_or(0, |p| p.matched.0) }
+        });
+        let reached = LogIndex(reached);
+        if reached <= self.log.commit() {
+            return;
+        }
+        if self.log.term_at(reached) != Some(self.hard.term) && !cfg!(mutant = "commit_older_terms_by_count")
+        {
+            return;
+        }
+        self.log.commit_to(reached);
+        // Under load the next append tells; when there is none, a notice does, soon.
+        self.timers.set_if_unset(Timer::CommitNotice, now.mono.after(self.config.heartbeat / 25));
+    }
+
+    /// Tells peers of a commit index that no append has told them.
+    pub(super) fn tell_commit(&mut self) {
+        let commit = self.log.commit();
+        for peer in 0..self.peers.len() {
+            let to = self.peers[peer];
+            let Role::Leader(leading) = &mut self.role else { return };
+            let Some(progress) = leading.progress.get_mut(&to) else { continue };
+            if progress.told_commit < commit {
+                progress.told_commit = commit;
+                let probe = leading.probes.newest();
+                self.send(to, Body::Heartbeat(super::message::Heartbeat { probe, commit }));
+            }
+        }
+    }
+
+    /// Appends that have been on the way for an election timeout, and probes unanswered for two heartbeats, are taken
+    /// for lost (pitfall: a window that never frees).
+    pub(super) fn recover_lost_appends(&mut self, now: Now) {
+        let patience = self.config.election_timeout * 4;
+        let probe_patience = self.config.heartbeat * 2;
+        let Role::Leader(leading) = &mut self.role else { return };
+        for progress in leading.progress.values_mut() {
+            let lost = match progress.mode {
+                Mode::Probe(Some((at, _))) => now.mono.since(at) >= probe_patience,
+                Mode::Probe(None) | Mode::Fetch => false,
+                Mode::Stream => progress.oldest_in_flight().is_some_and(|at| now.mono.since(at) >= patience),
+            };
+            if lost {
+                progress.probe_from(progress.matched.next().max(lost_probe_start(progress.mode)));
+            }
+        }
+    }
+}
+
+/// Where a lost probe is repeated.
+fn lost_probe_start(mode: Mode) -> LogIndex {
+    match mode {
+        Mode::Probe(Some((_, previous))) => previous.next(),
+        Mode::Probe(None) | Mode::Stream | Mode::Fetch => LogIndex::ZERO,
+    }
+}
