@@ -128,18 +128,35 @@ impl EphemeralAuthority {
     /// If the operating system gives no randomness.
     pub fn issue(&self, node: PeerId) -> Result<Tls, CertsError> {
         let identity = Identity { cluster: self.cluster, node };
-        let generate = |e: rcgen::Error| CertsError::Generate(e.to_string());
-        let key = KeyPair::generate().map_err(generate)?;
-        let issuer = Issuer::new(authority_params(self.cluster), &self.key);
-        let signed =
-            node_params(identity).and_then(|params| params.signed_by(&key, &issuer)).map_err(generate)?;
-        let (certificate, key) = (signed.pem(), key.serialize_pem());
+        let (certificate, key) = self.sign(identity, |_| ())?;
         let pem = TlsPem {
-            authority: self.pem.as_bytes(),
+            authority: self.pem().as_bytes(),
             certificate: certificate.as_bytes(),
             key: key.as_bytes(),
         };
         Ok(Tls::from_pem(&pem, identity, within_validity())?)
+    }
+}
+
+impl EphemeralAuthority {
+    /// Certificate and key of `identity`, in PEM, with whatever `change` does to them first.
+    pub(crate) fn sign(
+        &self,
+        identity: Identity,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Result<(String, String), CertsError> {
+        let generate = |e: rcgen::Error| CertsError::Generate(e.to_string());
+        let key = KeyPair::generate().map_err(generate)?;
+        let issuer = Issuer::new(authority_params(self.cluster), &self.key);
+        let mut params = node_params(identity).map_err(generate)?;
+        change(&mut params);
+        let signed = params.signed_by(&key, &issuer).map_err(generate)?;
+        Ok((signed.pem(), key.serialize_pem()))
+    }
+
+    /// The authority's certificate, in PEM.
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
     }
 }
 

@@ -100,14 +100,9 @@ impl Transport {
 
     /// TLS is done: both certificates are good. Greets.
     fn handle_connected(&mut self, at: usize) {
-        let greeting = Greeting {
-            cluster: self.config.cluster,
-            node: self.config.node,
-            incarnation: self.config.incarnation,
-        };
         let Some(link) = &mut self.links[at] else { return };
         if link.stage == Stage::Handshake
-            && let Err(code) = link.open_lanes(greeting)
+            && let Err(code) = link.open_lanes(&self.greeting)
         {
             self.violation(at, code);
         }

@@ -35,6 +35,8 @@ mod identity;
 mod link;
 mod peers;
 mod refusals;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod transport;
 

@@ -11,7 +11,6 @@ use quinn_proto::{Dir, StreamId, VarInt};
 use std::time::Instant;
 
 use crate::framing::{Assembler, Outbox, lane_number, lane_of};
-use crate::greeting::Greeting;
 use crate::{CloseCode, Lane, PeerId};
 
 /// How far a link has come.
@@ -96,7 +95,7 @@ impl Link {
     }
 
     /// Opens both lanes and greets.
-    pub(crate) fn open_lanes(&mut self, greeting: Greeting) -> Result<(), CloseCode> {
+    pub(crate) fn open_lanes(&mut self, greeting: &Bytes) -> Result<(), CloseCode> {
         for lane in Lane::ALL {
             let stream = self.connection.streams().open(Dir::Uni).ok_or(CloseCode::LaneEnded)?;
             if lane == Lane::Control {
@@ -106,9 +105,8 @@ impl Link {
             outbound.stream = Some(stream);
             outbound.outbox.raw(&[lane_number(lane)]);
         }
-        let greeting = greeting.encode();
         let length = u32::try_from(greeting.len()).expect("36 bytes");
-        self.outbound[Lane::Control.slot()].outbox.message(&[greeting], length);
+        self.queue(Lane::Control, std::slice::from_ref(greeting), length);
         self.stage = Stage::Greeting;
         Ok(())
     }
@@ -157,10 +155,11 @@ impl Link {
                     outbound.blocked = false;
                 }
             }
-            quic::StreamEvent::Stopped { .. } | quic::StreamEvent::Finished { .. } => {
-                return Err(CloseCode::LaneEnded);
-            }
-            quic::StreamEvent::Opened { dir: Dir::Bi } | quic::StreamEvent::Available { .. } => {}
+            quic::StreamEvent::Stopped { .. } => return Err(CloseCode::LaneEnded),
+            // No lane is ever finished from this side, and nobody waits for more streams.
+            quic::StreamEvent::Finished { .. }
+            | quic::StreamEvent::Opened { dir: Dir::Bi }
+            | quic::StreamEvent::Available { .. } => {}
         }
         Ok(())
     }
@@ -243,5 +242,18 @@ impl Link {
             }
             Stage::Up { .. } | Stage::Closed => timeout,
         };
+    }
+}
+
+#[cfg(test)]
+impl Link {
+    /// Says something on a lane that no honest peer would.
+    pub(crate) fn raw_for_test(&mut self, lane: Lane, bytes: &[u8]) {
+        self.outbound[lane.slot()].outbox.raw(bytes);
+    }
+
+    /// The stream of an outgoing lane.
+    pub(crate) fn stream_for_test(&self, lane: Lane) -> StreamId {
+        self.outbound[lane.slot()].stream.expect("open")
     }
 }

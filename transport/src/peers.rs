@@ -111,7 +111,7 @@ impl Transport {
         }
     }
 
-    fn dial(&mut self, slot: usize) {
+    pub(crate) fn dial(&mut self, slot: usize) {
         let (id, address) = (self.peers[slot].id, self.peers[slot].address);
         self.peers[slot].dial_at = None;
         self.timeouts_changed();

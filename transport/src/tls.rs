@@ -290,7 +290,7 @@ fn verify(
             Err(webpki::Error::CertNotValidYet { not_before, .. }) => {
                 return Err(TlsError::NotYetValid { file: file(), from: not_before.as_secs() });
             }
-            Err(webpki::Error::UnknownIssuer) => {
+            Err(webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey) => {
                 return Err(TlsError::OtherAuthority { file: file(), authority: names.authority.clone() });
             }
             Err(error) => return Err(TlsError::Unusable { file: file(), reason: error.to_string() }),

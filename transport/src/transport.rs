@@ -10,9 +10,10 @@ use quinn_proto as quic;
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use ring::{hkdf, hmac};
 
+use crate::greeting::Greeting;
 use crate::link::{Link, Stage};
 use crate::peers::{Jitter, Peer};
-use crate::refusals::LogLimit;
+use crate::refusals::{LogLimit, refusal_of};
 use crate::tls::WallClock;
 use crate::{
     CloseCode, Config, ConfigError, DisconnectReason, Event, Identity, Lane, MAX_GSO_BYTES, PeerAddress,
@@ -77,6 +78,8 @@ pub struct Transport {
     pub(crate) client: quic::ClientConfig,
     quic: Arc<quic::TransportConfig>,
     token_key: [u8; 32],
+    /// What this node says first on every connection.
+    pub(crate) greeting: Bytes,
     /// By QUIC's handle, which are small numbers that are used again.
     pub(crate) links: Vec<Option<Box<Link>>>,
     pub(crate) half_open: usize,
@@ -146,6 +149,8 @@ impl Transport {
             client,
             quic,
             token_key: derive(&secret, b"retry token"),
+            greeting: Greeting { cluster: config.cluster, node: own, incarnation: config.incarnation }
+                .encode(),
             links: Vec::new(),
             half_open: 0,
             peers: Vec::new(),
@@ -411,7 +416,8 @@ impl Transport {
                     if let Some(transmit) = error.response {
                         self.reply(transmit);
                     }
-                    self.refuse(from, None, Refusal::Handshake, &error.cause.to_string());
+                    let reason = refusal_of(&error.cause, false).unwrap_or(Refusal::Handshake);
+                    self.refuse(from, None, reason, &error.cause.to_string());
                 }
             }
         }
