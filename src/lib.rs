@@ -1,4 +1,5 @@
 //! d-engine.
 
 pub mod kv;
+pub mod node;
 pub mod raft;

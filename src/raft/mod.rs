@@ -36,6 +36,8 @@ mod transfer;
 pub use membership::{Membership, MembershipError};
 pub use message::Message;
 pub use random::Random;
+pub use read::ReadRound;
+pub use replication::ProposeRefused;
 pub use time::{Mono, Now};
 pub use transfer::TransferRefused;
 

@@ -113,14 +113,14 @@ mod tests {
             let new: BTreeSet<_> = new.into_iter().map(NodeId).collect();
             let old: BTreeSet<_> = old.into_iter().map(NodeId).collect();
             let membership = Membership::new(new.clone(), old.clone(), BTreeSet::new()).expect("valid");
-            let at: BTreeMap<_, _> = (1..9).map(|id| (NodeId(id), at[id as usize])).collect();
+            let at: BTreeMap<_, _> = (1..9).map(|id| (NodeId(id), at[usize::try_from(id).expect("small")])).collect();
             let mut slow = slow_reached(&new, &at);
             if !old.is_empty() {
                 slow = slow.min(slow_reached(&old, &at));
             }
             prop_assert_eq!(membership.reached_by_quorum(|id| at[&id]), slow);
 
-            let ballot = |id: NodeId| match votes[id.0 as usize] {
+            let ballot = |id: NodeId| match votes[usize::try_from(id.0).expect("small")] {
                 0 => Ballot::Unknown,
                 1 => Ballot::Granted,
                 _ => Ballot::Refused,

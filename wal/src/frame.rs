@@ -364,18 +364,15 @@ impl Frame {
         self.header.count
     }
 
-    /// The commands in order; empty for other kinds. Each shares the frame's bytes.
-    pub fn commands(&self) -> impl Iterator<Item = Bytes> + '_ {
-        let end = HEADER_BYTES + self.header.body as usize;
-        let mut at = if self.header.kind == Kind::Commands { HEADER_BYTES } else { end };
+    /// The commands in order; empty for other kinds.
+    pub fn commands(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = if self.header.kind == Kind::Commands { self.body_slice() } else { &[] };
         std::iter::from_fn(move || {
-            if at == end {
-                return None;
-            }
             // Parsing checked that lengths fill the body exactly.
-            let start = at + LENGTH_PREFIX;
-            at = start + u32_at(&self.bytes, at) as usize;
-            Some(self.bytes.slice(start..at))
+            let (length, tail) = rest.split_first_chunk::<LENGTH_PREFIX>()?;
+            let (command, tail) = tail.split_at(u32::from_le_bytes(*length) as usize);
+            rest = tail;
+            Some(command)
         })
     }
 }
@@ -540,8 +537,9 @@ mod tests {
 
     #[test]
     fn commands_come_back_in_order() {
-        let commands: Vec<_> = two_commands().commands().collect();
-        assert_eq!(commands, [Bytes::from_static(b"first"), Bytes::new()]);
+        let frame = two_commands();
+        let commands: Vec<_> = frame.commands().collect();
+        assert_eq!(commands, [b"first".as_slice(), b""]);
     }
 
     #[test]

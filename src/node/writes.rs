@@ -1,0 +1,390 @@
+//! The way of a command: queued, cut into a batch or passed to the leader, decided, applied, answered.
+//!
+//! A command is in exactly one place at a time, and its caller's ticket with it:
+//! `queue` → `in_log` (this node leads) or `forwarded` (another does) → answered.
+
+use super::message::{Forward, ForwardOutcome, Forwarded, Message};
+use super::{Mono, Node, Output, Reply, RequestError, StateMachine, Ticket};
+use crate::raft::{Durability, RoleName};
+use bytes::{Bytes, BytesMut};
+use std::collections::{BTreeMap, VecDeque};
+use wal::{EntryId, Frame, FrameBuilder, Kind, LogIndex, NodeId, Term};
+
+/// Bytes a command costs in a batch beside its own.
+const COMMAND_OVERHEAD: usize = 4;
+
+/// Who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// A caller of this node.
+    Local(Ticket),
+    /// A caller of another node.
+    Peer { node: NodeId, incarnation: u64, number: u64 },
+}
+
+#[derive(Debug)]
+struct Queued {
+    origin: Origin,
+    command: Bytes,
+    deadline: Mono,
+}
+
+/// A batch in this node's log whose callers wait.
+#[derive(Debug)]
+struct InLog {
+    entry: EntryId,
+    deadline: Mono,
+    /// In the order of the commands; empty once they were told that the outcome is unknown.
+    origins: Vec<Origin>,
+}
+
+/// A command passed to the leader.
+#[derive(Debug)]
+struct PassedOn {
+    ticket: Ticket,
+    command: Bytes,
+    deadline: Mono,
+}
+
+/// Commands taken from one peer in this term.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    incarnation: u64,
+    /// The highest number taken.
+    number: u64,
+}
+
+/// Commands and their callers.
+#[derive(Debug, Default)]
+pub(super) struct Writes {
+    queue: VecDeque<Queued>,
+    queue_bytes: usize,
+    /// By index and term: a batch whose entry was truncated may still be decided by another leader, and so stays here
+    /// beside the one that took its index.
+    in_log: BTreeMap<(LogIndex, Term), InLog>,
+    in_log_calls: usize,
+    forwarded: BTreeMap<u64, PassedOn>,
+    next_number: u64,
+    /// After a leader refused to be one: nothing is passed on before this time.
+    hold_until: Mono,
+    taken: BTreeMap<NodeId, Taken>,
+    taken_in: Term,
+}
+
+impl Writes {
+    pub(super) fn pending(&self) -> usize {
+        self.queue.len() + self.in_log_calls + self.forwarded.len()
+    }
+
+    fn pop_queued(&mut self) -> Option<Queued> {
+        let queued = self.queue.pop_front()?;
+        self.queue_bytes -= queued.command.len();
+        Some(queued)
+    }
+}
+
+impl<M: StateMachine> Node<M> {
+    pub(super) fn handle_propose(&mut self, ticket: Ticket, command: Bytes) {
+        match self.admit_command(&command) {
+            Ok(()) => self.queue(Origin::Local(ticket), command),
+            Err(error) => self.answer(ticket, Err(error)),
+        }
+    }
+
+    /// Whether a command may be queued: everything that can be known before it is proposed.
+    fn admit_command(&self, command: &[u8]) -> Result<(), RequestError<M::Refusal>> {
+        let (bytes, limit) = (command.len(), self.limits.batch_bytes - COMMAND_OVERHEAD);
+        if bytes > limit {
+            return Err(RequestError::TooLarge { bytes, limit });
+        }
+        self.machine.check(command).map_err(RequestError::Refused)?;
+        self.check_room()?;
+        if self.writes.queue_bytes + bytes > self.limits.pending_bytes {
+            return Err(RequestError::Busy { pending: self.pending(), limit: self.limits.pending_requests });
+        }
+        Ok(())
+    }
+
+    fn queue(&mut self, origin: Origin, command: Bytes) {
+        let deadline = self.now.mono.after(self.limits.request_timeout);
+        self.writes.queue_bytes += command.len();
+        self.writes.queue.push_back(Queued { origin, command, deadline });
+        self.start_sweeping();
+    }
+
+    /// Cuts what is queued into entries, as many as the disk may have on the way.
+    pub(super) fn cut_batches(&mut self) {
+        while !self.writes.queue.is_empty() && self.may_cut() {
+            let expected = self.writes.queue_bytes + self.writes.queue.len() * COMMAND_OVERHEAD;
+            let mut batch = FrameBuilder::with_capacity(expected.min(self.limits.batch_bytes));
+            let mut origins = Vec::with_capacity(self.writes.queue.len());
+            while let Some(next) = self.writes.queue.front()
+                && batch.body_bytes() + next.command.len() + COMMAND_OVERHEAD <= self.limits.batch_bytes
+            {
+                let queued = self.writes.pop_queued().expect("just seen");
+                batch.push_command(&queued.command);
+                origins.push(queued.origin);
+            }
+            assert!(!origins.is_empty(), "a command that is queued fits into a batch");
+            let entry = self.raft.propose(self.now, batch).expect("asked before");
+            let deadline = self.now.mono.after(self.limits.request_timeout);
+            self.writes.in_log_calls += origins.len();
+            let former =
+                self.writes.in_log.insert((entry.index, entry.term), InLog { entry, deadline, origins });
+            assert!(former.is_none(), "a leader makes one entry per index and term");
+        }
+    }
+
+    fn may_cut(&self) -> bool {
+        let log = self.raft.log();
+        let unflushed = log.last().index.0 - log.durable().0;
+        let room = match self.durability() {
+            Durability::DiskFirst => self.limits.batches_in_flight,
+            Durability::MemFirst => self.limits.unflushed_batches,
+        };
+        unflushed < room && self.raft.may_propose().is_ok()
+    }
+
+    /// Passes what is queued to the leader, if that is another node.
+    pub(super) fn forward_queue(&mut self) {
+        let Some(leader) = self.raft.leader() else { return };
+        if leader == self.raft.config().id || self.now.mono < self.writes.hold_until {
+            return;
+        }
+        while !self.writes.queue.is_empty() {
+            let first = self.writes.next_number;
+            let mut bytes = 0;
+            let mut commands = Vec::new();
+            while let Some(next) = self.writes.queue.front() {
+                bytes += next.command.len() + COMMAND_OVERHEAD;
+                if bytes > self.limits.batch_bytes && !commands.is_empty() {
+                    break;
+                }
+                let Queued { origin, command, deadline } = self.writes.pop_queued().expect("just seen");
+                match origin {
+                    Origin::Local(ticket) => {
+                        commands.push(command.clone());
+                        let number = self.writes.next_number;
+                        self.writes.forwarded.insert(number, PassedOn { ticket, command, deadline });
+                        self.writes.next_number += 1;
+                    }
+                    // It was taken while this node led; its own node knows better where to go now.
+                    Origin::Peer { .. } => self.answer_origin(origin, ForwardOutcome::NotLeader),
+                }
+            }
+            if !commands.is_empty() {
+                let term = self.raft.term();
+                let forward = Forward { term, incarnation: self.incarnation, first, commands };
+                self.outputs.push_back(Output::Send { to: leader, message: Message::Forward(forward) });
+            }
+        }
+    }
+
+    /// Takes a follower's commands: only while leading in the term it means, and each number once, so that a repeated
+    /// or late message never repeats a command.
+    pub(super) fn handle_forward(&mut self, from: NodeId, forward: Forward) {
+        let Forward { term, incarnation, first, commands } = forward;
+        if term != self.raft.term() || self.raft.role() != RoleName::Leader {
+            for number in (first..).take(commands.len()) {
+                self.answer_peer(from, incarnation, number, ForwardOutcome::NotLeader);
+            }
+            return;
+        }
+        if self.writes.taken_in != term {
+            self.writes.taken_in = term;
+            self.writes.taken.clear();
+        }
+        for (number, command) in (first..).zip(commands) {
+            let taken = self.writes.taken.get(&from).copied();
+            if taken.is_some_and(|taken| taken.incarnation == incarnation && taken.number >= number) {
+                continue; // Seen before: whatever became of it was or will be said once.
+            }
+            self.writes.taken.insert(from, Taken { incarnation, number });
+            match self.admit_command(&command) {
+                Ok(()) => self.queue(Origin::Peer { node: from, incarnation, number }, command),
+                Err(RequestError::Busy { .. }) => {
+                    self.answer_peer(from, incarnation, number, ForwardOutcome::Busy);
+                }
+                Err(error) => {
+                    self.answer_peer(from, incarnation, number, ForwardOutcome::Refused(error.to_string()));
+                }
+            }
+        }
+    }
+
+    /// The leader says what became of commands passed to it.
+    pub(super) fn handle_forwarded(&mut self, _from: NodeId, forwarded: Forwarded) {
+        if forwarded.incarnation != self.incarnation {
+            return;
+        }
+        for (number, outcome) in forwarded.outcomes {
+            let Some(PassedOn { ticket, command, deadline }) = self.writes.forwarded.remove(&number) else {
+                continue;
+            };
+            let outcome = match outcome {
+                ForwardOutcome::Applied(bytes) => {
+                    // A reply that cannot be read is still a command that happened.
+                    M::decode_reply(&bytes).map(Reply::Applied).ok_or(RequestError::OutcomeUnknown)
+                }
+                ForwardOutcome::NotLeader => {
+                    // It did not happen, so it may be passed on again, to whoever leads then.
+                    self.writes.queue_bytes += command.len();
+                    self.writes.queue.push_back(Queued { origin: Origin::Local(ticket), command, deadline });
+                    self.hold_forwarding();
+                    continue;
+                }
+                ForwardOutcome::Busy => {
+                    let limit = self.limits.pending_requests;
+                    Err(RequestError::Busy { pending: limit, limit })
+                }
+                ForwardOutcome::Refused(reason) => Err(RequestError::RefusedByLeader(reason)),
+                ForwardOutcome::Superseded => Err(RequestError::Superseded),
+                ForwardOutcome::Unknown => Err(RequestError::OutcomeUnknown),
+            };
+            self.answer(ticket, outcome);
+        }
+    }
+
+    fn hold_forwarding(&mut self) {
+        let until = self.now.mono.after(self.raft.config().heartbeat);
+        self.writes.hold_until = until;
+        self.sweep_at = Some(self.sweep_at.map_or(until, |at| at.min(until)));
+    }
+
+    /// The leader that commands were passed to is gone, or may not have got them: nobody can say what became of them.
+    pub(super) fn note_lost_leader(&mut self) {
+        for passed in std::mem::take(&mut self.writes.forwarded).into_values() {
+            self.answer(passed.ticket, Err(RequestError::OutcomeUnknown));
+        }
+    }
+
+    /// Applies what is decided and answers whoever waits for it.
+    pub(super) fn apply_decided(&mut self) {
+        while self.applied < self.raft.commit() {
+            let index = self.applied.next();
+            let frame = self.raft.log().frame(index).expect("what is not applied is in memory").clone();
+            assert!(self.replies.is_empty(), "replies are used up");
+            if frame.kind() == Kind::Commands {
+                self.machine.apply(&frame, &mut self.replies);
+                assert_eq!(self.replies.len(), frame.command_count() as usize, "one reply per command");
+            }
+            self.applied = index;
+            self.answer_entry(&frame);
+        }
+    }
+
+    fn answer_entry(&mut self, frame: &Frame) {
+        let mut replies = std::mem::take(&mut self.replies);
+        let here = (frame.index(), Term::ZERO)..=(frame.index(), Term(u64::MAX));
+        while let Some((&key, _)) = self.writes.in_log.range(here.clone()).next() {
+            let batch = self.writes.in_log.remove(&key).expect("just seen");
+            self.writes.in_log_calls -= batch.origins.len();
+            if batch.entry != frame.id() {
+                // Another leader's entry stands in its place, for ever.
+                for origin in batch.origins {
+                    self.fail_origin(origin, RequestError::Superseded);
+                }
+                continue;
+            }
+            for (origin, reply) in batch.origins.into_iter().zip(replies.drain(..)) {
+                match origin {
+                    Origin::Local(ticket) => self.answer(ticket, Ok(Reply::Applied(reply))),
+                    Origin::Peer { .. } => {
+                        let mut bytes = BytesMut::new();
+                        M::encode_reply(&reply, &mut bytes);
+                        self.answer_origin(origin, ForwardOutcome::Applied(bytes.freeze()));
+                    }
+                }
+            }
+        }
+        replies.clear();
+        self.replies = replies;
+    }
+
+    fn fail_origin(&mut self, origin: Origin, error: RequestError<M::Refusal>) {
+        match origin {
+            Origin::Local(ticket) => self.answer(ticket, Err(error)),
+            Origin::Peer { .. } => {
+                let outcome = match error {
+                    RequestError::Superseded => ForwardOutcome::Superseded,
+                    RequestError::NoLeader | RequestError::Stopped => ForwardOutcome::NotLeader,
+                    _ => ForwardOutcome::Unknown,
+                };
+                self.answer_origin(origin, outcome);
+            }
+        }
+    }
+
+    fn answer_origin(&mut self, origin: Origin, outcome: ForwardOutcome) {
+        if let Origin::Peer { node, incarnation, number } = origin {
+            self.answer_peer(node, incarnation, number, outcome);
+        }
+    }
+
+    fn answer_peer(&mut self, node: NodeId, incarnation: u64, number: u64, outcome: ForwardOutcome) {
+        let forwarded =
+            self.outcomes.entry(node).or_insert_with(|| Forwarded { incarnation, outcomes: Vec::new() });
+        if forwarded.incarnation != incarnation {
+            // A former life of that node does not wait any more.
+            *forwarded = Forwarded { incarnation, outcomes: Vec::new() };
+        }
+        forwarded.outcomes.push((number, outcome));
+    }
+
+    /// Answers those who have waited too long, saying whether their command may have happened.
+    pub(super) fn expire_writes(&mut self) {
+        let now = self.now.mono;
+        let (late, waiting): (Vec<_>, VecDeque<_>) =
+            partition(std::mem::take(&mut self.writes.queue), |queued| queued.deadline <= now);
+        self.writes.queue = waiting;
+        for queued in late {
+            self.writes.queue_bytes -= queued.command.len();
+            self.fail_origin(queued.origin, RequestError::NoLeader);
+        }
+        let overdue: Vec<_> = self
+            .writes
+            .in_log
+            .values_mut()
+            .filter(|batch| batch.deadline <= now)
+            .flat_map(|batch| std::mem::take(&mut batch.origins))
+            .collect();
+        self.writes.in_log_calls -= overdue.len();
+        for origin in overdue {
+            self.fail_origin(origin, RequestError::OutcomeUnknown);
+        }
+        let overdue: Vec<u64> = self
+            .writes
+            .forwarded
+            .iter()
+            .filter(|(_, p)| p.deadline <= now)
+            .map(|(&number, _)| number)
+            .collect();
+        for number in overdue {
+            let passed = self.writes.forwarded.remove(&number).expect("just listed");
+            self.answer(passed.ticket, Err(RequestError::OutcomeUnknown));
+        }
+    }
+
+    pub(super) fn fail_all_writes(&mut self) {
+        while let Some(queued) = self.writes.pop_queued() {
+            self.fail_origin(queued.origin, RequestError::Stopped);
+        }
+        for batch in std::mem::take(&mut self.writes.in_log).into_values() {
+            for origin in batch.origins {
+                self.fail_origin(origin, RequestError::OutcomeUnknown);
+            }
+        }
+        self.writes.in_log_calls = 0;
+        self.note_lost_leader();
+    }
+}
+
+/// Splits a queue by a test, keeping the order of both parts.
+fn partition<T>(queue: VecDeque<T>, test: impl Fn(&T) -> bool) -> (Vec<T>, VecDeque<T>) {
+    let mut yes = Vec::new();
+    let mut no = VecDeque::with_capacity(queue.len());
+    for item in queue {
+        if test(&item) { yes.push(item) } else { no.push_back(item) }
+    }
+    (yes, no)
+}
