@@ -1,9 +1,43 @@
 //! The segmented write-ahead log of d-engine.
+//!
+//! Pure half, without I/O, clock or thread: the words ([`id`]), the entry as bytes ([`frame`]), plans and proofs ([`plan`]),
+//! envelopes, write planning, the map from index to place, and recovery as a table. Other half: [`open`], and two writers of the same
+//! bytes: [`PortableLog`] everywhere, `UringLog` on Linux.
+//!
+//! The rest of this page is the format.
+#![doc = include_str!("../FORMAT.md")]
 
+mod directory;
+mod envelope;
+pub mod error;
 pub mod frame;
 pub mod id;
-pub mod write;
+mod journal;
+#[cfg(target_os = "linux")]
+pub mod linux;
+mod open;
+pub mod plan;
+mod portable;
+mod positions;
+mod reading;
+mod recovered;
+mod scan;
+mod sector;
+mod segment;
+mod segments;
+mod state;
+mod verdict;
+mod walk;
 
+pub use error::{LogError, OpenError};
 pub use frame::{Frame, FrameBuilder, FrameError, FrameHead, Kind};
 pub use id::{ChainHash, ClusterId, EntryId, GroupId, HardState, LogIndex, NodeId, Term};
-pub use write::{Flushed, WriteId, WritePlan};
+pub use journal::ENVELOPE_BYTES;
+pub use open::{DEFAULT_SEGMENT_BYTES, Directory, MAX_SEGMENT_BYTES, Opened, Options, open};
+pub use plan::{Fetch, FetchError, Flushed, LogEvent, LogStats, WriteId, WritePlan};
+pub use portable::PortableLog;
+pub use positions::Position;
+pub use recovered::{Recovered, RecoveryReport};
+pub use scan::Cut;
+pub use sector::{BLOCK, FORMAT_VERSION};
+pub use segment::{Identity, segment_name};

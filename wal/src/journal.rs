@@ -1,0 +1,406 @@
+//! The writer as a value: which write comes next, and what its completion proves.
+//!
+//! Both writers and a simulator's disk drive the same [`Journal`]: [`Journal::poll_step`] says what to do,
+//! `handle_*` says what came of it, [`Journal::poll_event`] gives what the log's user may know. No I/O, clock or thread here.
+//!
+//! Invariants: one write is in flight, and everything before it is flushed. `last`, `sequence`, `offset` and `state`
+//! describe what is flushed, so what an envelope or a state record says about the past is always true.
+//! After [`Journal::handle_failed`] no [`Flushed`] is ever made.
+
+use crate::envelope::{self, Header};
+use crate::error::LogError;
+use crate::id::{EntryId, HardState, LogIndex};
+use crate::plan::{Fetch, FetchError, Flushed, LogEvent, LogStats, WriteId, WritePlan};
+use crate::positions::{Placed, Position, Positions};
+use crate::reading::{Read, Reader};
+use crate::sector::BLOCK_U64;
+use crate::segment::{FIRST_OFFSET, Predecessor, SegmentHeader};
+use crate::state::StateRecord;
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// Plans that share an envelope stay under this many bytes of frames, unless one plan alone is larger.
+pub const ENVELOPE_BYTES: usize = 4 << 20;
+
+/// Where a log stands when its writer starts.
+#[derive(Clone, Debug)]
+pub(crate) struct Tail {
+    /// Headers of all segments, ascending; the last one is written to.
+    pub segments: Vec<SegmentHeader>,
+    pub offset: u64,
+    pub sequence: u64,
+    pub last: EntryId,
+    pub commit: LogIndex,
+    pub state: StateRecord,
+    pub positions: Positions,
+    /// Size of new segments.
+    pub segment_bytes: u64,
+}
+
+/// An envelope to write: `bytes` at `offset` of a segment, from [`Journal::fill_envelope`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub at: Position,
+    pub bytes: usize,
+}
+
+/// The segment to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Next {
+    pub number: u64,
+    pub bytes: u64,
+    pub predecessor: Predecessor,
+}
+
+/// What the driver does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Nothing to do, or something is in flight.
+    Nothing,
+    /// Begin a segment, then [`Journal::handle_rotated`].
+    Rotate(Next),
+    /// Write and flush both parts, then [`Journal::handle_written`].
+    Write {
+        envelope: Option<Extent>,
+        /// The slot's offset in the state file.
+        state: Option<u64>,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Flight {
+    None,
+    Rotation,
+    Write { envelope: Option<Header>, state: Option<StateRecord> },
+}
+
+/// The log as its writer sees it.
+pub(crate) struct Journal {
+    tail: Tail,
+    /// Newest commit index of the plans taken so far; may lie beyond what is flushed.
+    commit: LogIndex,
+    queued: VecDeque<WritePlan>,
+    queued_bytes: usize,
+    queued_last: EntryId,
+    queued_commit: LogIndex,
+    newest_plan: Option<WriteId>,
+    gathered: Vec<WritePlan>,
+    flight: Flight,
+    spare_wanted: bool,
+    reader: Reader,
+    events: VecDeque<LogEvent>,
+    latch: Option<LogError>,
+    stats: LogStats,
+}
+
+impl Journal {
+    pub(crate) fn new(tail: Tail) -> Self {
+        assert!(tail.commit <= tail.last.index, "a recovered commit index lies in the log");
+        assert!(!tail.segments.is_empty(), "a log has a segment before it has a writer");
+        Self {
+            commit: tail.commit,
+            queued: VecDeque::new(),
+            queued_bytes: 0,
+            queued_last: tail.last,
+            queued_commit: tail.commit,
+            newest_plan: None,
+            gathered: Vec::new(),
+            flight: Flight::None,
+            spare_wanted: true,
+            reader: Reader::default(),
+            events: VecDeque::new(),
+            latch: None,
+            stats: LogStats::default(),
+            tail,
+        }
+    }
+
+    /// Queues a plan. After a failure it is dropped: nothing more is acknowledged.
+    ///
+    /// # Panics
+    /// If the plan breaks the rules of [`WritePlan`]: the node that made it is wrong, and stopping is safe.
+    pub(crate) fn submit(&mut self, plan: WritePlan) {
+        assert!(self.newest_plan.is_none_or(|newest| newest < plan.id), "plans have ascending names");
+        self.newest_plan = Some(plan.id);
+        if self.latch.is_some() {
+            return;
+        }
+        if let Some(first) = plan.frames.first() {
+            let mut previous = first.previous();
+            assert!(
+                previous.index <= self.queued_last.index,
+                "{first:?} leaves a gap after {:?}",
+                self.queued_last
+            );
+            assert!(previous.index >= self.queued_commit, "{first:?} replaces a committed entry");
+            if previous.index == self.queued_last.index {
+                assert_eq!(previous, self.queued_last, "a frame continues the log it is appended to");
+            }
+            for frame in &plan.frames {
+                assert!(frame.follows(previous), "{frame:?} does not follow {previous:?}");
+                previous = frame.id();
+            }
+            self.queued_last = previous;
+        }
+        assert!(plan.commit <= self.queued_last.index, "a commit index lies in the log");
+        self.queued_commit = self.queued_commit.max(plan.commit);
+        self.queued_bytes += plan.frame_bytes();
+        self.queued.push_back(plan);
+    }
+
+    /// The next thing to do, if nothing is in flight.
+    pub(crate) fn poll_step(&mut self) -> Step {
+        if self.latch.is_some() || !matches!(self.flight, Flight::None) {
+            return Step::Nothing;
+        }
+        assert!(self.gathered.is_empty(), "a finished write leaves no plans behind");
+        let payload = self.gather();
+        if self.gathered.is_empty() {
+            return self
+                .queued
+                .front()
+                .map(WritePlan::frame_bytes)
+                .map_or(Step::Nothing, |bytes| self.rotate(bytes));
+        }
+        let hard_state = self.gathered.iter().rev().find_map(|plan| plan.hard_state);
+        let state = hard_state.map(|hard_state| self.next_state(hard_state));
+        let envelope = (payload > 0).then(|| self.header(payload));
+        if envelope.is_none() && state.is_none() {
+            // Only barriers and commit indices: everything before them is on disk.
+            self.acknowledge();
+            return Step::Nothing;
+        }
+        self.flight = Flight::Write { envelope, state };
+        let at = Position { segment: self.segment().number, offset: self.tail.offset };
+        Step::Write {
+            envelope: envelope.map(|_| Extent { at, bytes: envelope::disk_bytes(payload) }),
+            state: state.map(|state| state.offset()),
+        }
+    }
+
+    /// Moves the plans that can share a write, in order; returns their bytes of frames.
+    fn gather(&mut self) -> usize {
+        let room = self.segment().bytes.saturating_sub(self.tail.offset);
+        let mut payload = 0;
+        let mut last = self.tail.last;
+        while let Some(plan) = self.queued.front() {
+            if let (Some(first), Some(end)) = (plan.frames.first(), plan.frames.last()) {
+                let bytes = plan.frame_bytes();
+                let joins = payload == 0 || (first.previous() == last && payload + bytes <= ENVELOPE_BYTES);
+                if !joins || envelope::disk_bytes(payload + bytes) as u64 > room {
+                    break;
+                }
+                payload += bytes;
+                last = end.id();
+            }
+            self.commit = self.commit.max(plan.commit);
+            self.gathered.extend(self.queued.pop_front());
+        }
+        payload
+    }
+
+    fn rotate(&mut self, payload: usize) -> Step {
+        self.flight = Flight::Rotation;
+        let needed = FIRST_OFFSET + envelope::disk_bytes(payload) as u64;
+        Step::Rotate(Next {
+            number: self.segment().number + 1,
+            bytes: self.tail.segment_bytes.max(needed),
+            predecessor: Predecessor { sequence: self.tail.sequence, last: self.tail.last },
+        })
+    }
+
+    fn header(&self, payload: usize) -> Header {
+        let mut frames = self.gathered.iter().flat_map(|plan| &plan.frames);
+        let first = frames.clone().next().expect("the payload is not empty");
+        let last = frames.clone().last().expect("the payload is not empty");
+        let count = u32::try_from(frames.by_ref().count()).expect("bounded by the envelope's bytes");
+        Header {
+            frames: count,
+            sequence: self.tail.sequence + 1,
+            payload: payload as u64,
+            previous: first.previous(),
+            first_term: first.term(),
+            last: last.id(),
+            commit: self.commit.min(last.index()),
+            log_mark: self.tail.sequence,
+            state_mark: self.tail.state.sequence,
+        }
+    }
+
+    /// The commit mark of a state record is the flushed one: it must not speak of entries that are only now being written, which may
+    /// replace others at the same indices.
+    fn next_state(&self, hard_state: HardState) -> StateRecord {
+        let old = self.tail.state.hard_state;
+        assert!(hard_state.term >= old.term, "terms never fall (thesis 3.3)");
+        assert!(
+            hard_state.term > old.term || old.vote.is_none() || hard_state.vote == old.vote,
+            "one vote in a term (thesis 3.4)"
+        );
+        StateRecord {
+            hard_state,
+            log_mark: self.tail.sequence,
+            commit: self.tail.commit,
+            newest_segment: self.segment().number,
+            ..self.tail.state.successor()
+        }
+    }
+
+    fn segment(&self) -> &SegmentHeader {
+        self.tail.segments.last().expect("a log has a segment")
+    }
+
+    /// Writes the image of the envelope in flight.
+    pub(crate) fn fill_envelope(&self, out: &mut [u8]) {
+        let Flight::Write { envelope: Some(header), .. } = &self.flight else {
+            unreachable!("the driver fills what it was told to write");
+        };
+        assert_eq!(out.len() as u64, header.disk_bytes(), "the buffer is the extent");
+        header.fill(self.segment(), out);
+        let mut at = envelope::HEADER_BYTES;
+        for frame in self.gathered.iter().flat_map(|plan| &plan.frames) {
+            out[at..at + frame.bytes().len()].copy_from_slice(frame.bytes());
+            at += frame.bytes().len();
+        }
+        out[at..].fill(0);
+    }
+
+    /// Writes the image of the state's slot in flight.
+    pub(crate) fn fill_state(&self, out: &mut [u8]) {
+        let Flight::Write { state: Some(state), .. } = &self.flight else {
+            unreachable!("the driver fills what it was told to write");
+        };
+        state.fill(out);
+    }
+
+    /// Both parts of the write are written and flushed.
+    pub(crate) fn handle_written(&mut self) {
+        let Flight::Write { envelope, state } = std::mem::replace(&mut self.flight, Flight::None) else {
+            unreachable!("a write was in flight");
+        };
+        assert!(self.latch.is_none(), "nothing completes after a failure");
+        if let Some(header) = envelope {
+            let at = Position { segment: self.segment().number, offset: self.tail.offset };
+            let bytes = header.disk_bytes();
+            self.tail.positions.push(Placed {
+                first: header.first_index(),
+                last: header.last.index,
+                at,
+                bytes,
+            });
+            self.tail.offset += bytes;
+            self.tail.sequence = header.sequence;
+            self.tail.last = header.last;
+            self.stats.frames += u64::from(header.frames);
+            self.stats.frame_bytes += header.payload;
+            self.count_write(bytes);
+        }
+        if let Some(state) = state {
+            self.tail.state = state;
+            self.count_write(BLOCK_U64);
+        }
+        self.acknowledge();
+    }
+
+    fn count_write(&mut self, bytes: u64) {
+        self.stats.writes += 1;
+        self.stats.flushes += 1;
+        self.stats.disk_bytes += bytes;
+    }
+
+    fn acknowledge(&mut self) {
+        self.tail.commit = self.commit.min(self.tail.last.index);
+        for plan in &self.gathered {
+            self.queued_bytes -= plan.frame_bytes();
+        }
+        if let Some(newest) = self.gathered.last() {
+            self.events.push_back(LogEvent::Flushed(Flushed::new(newest.id)));
+        }
+        self.gathered.clear();
+    }
+
+    /// The segment asked for is on disk under its name.
+    pub(crate) fn handle_rotated(&mut self, header: SegmentHeader) {
+        assert!(matches!(self.flight, Flight::Rotation), "a segment was asked for");
+        assert_eq!(header.number, self.segment().number + 1, "segments are dense");
+        assert_eq!(header.predecessor.sequence, self.tail.sequence, "nothing was written meanwhile");
+        self.flight = Flight::None;
+        self.tail.segments.push(header);
+        self.tail.offset = FIRST_OFFSET;
+        self.spare_wanted = true;
+        self.stats.segments += 1;
+    }
+
+    /// The latch. Whatever was in flight is lost for this process; the first reason is reported, once.
+    pub(crate) fn handle_failed(&mut self, error: LogError) {
+        if self.latch.is_none() {
+            self.events.push_back(LogEvent::Failed(error.clone()));
+            self.latch = Some(error);
+        }
+    }
+
+    /// True once per segment, when half of it is used: time to write the zeros of the next one.
+    pub(crate) fn poll_spare(&mut self) -> Option<u64> {
+        let due = self.spare_wanted && self.latch.is_none() && self.tail.offset >= self.segment().bytes / 2;
+        due.then(|| {
+            self.spare_wanted = false;
+            self.tail.segment_bytes
+        })
+    }
+
+    /// When nothing is left to write: the record that says so. `None` if something is left, or nothing may be written.
+    pub(crate) fn poll_close(&mut self) -> Option<Step> {
+        if !self.is_idle() || self.latch.is_some() || self.tail.state.clean {
+            return None;
+        }
+        let state = StateRecord { clean: true, ..self.next_state(self.tail.state.hard_state) };
+        self.flight = Flight::Write { envelope: None, state: Some(state) };
+        Some(Step::Write { envelope: None, state: Some(state.offset()) })
+    }
+
+    /// Nothing queued and nothing in flight.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queued.is_empty() && matches!(self.flight, Flight::None)
+    }
+
+    /// Why nothing is acknowledged any more.
+    pub(crate) fn latch(&self) -> Option<&LogError> {
+        self.latch.as_ref()
+    }
+
+    pub(crate) fn fetch(&mut self, fetch: Fetch) {
+        self.reader.push(fetch);
+    }
+
+    /// The next read for a fetch, if none is outstanding.
+    pub(crate) fn poll_read(&mut self) -> Option<Read> {
+        loop {
+            match self.reader.poll_read(&self.tail.positions, &self.tail.segments)? {
+                Ok(read) => return Some(read),
+                Err(event) => self.events.push_back(event),
+            }
+        }
+    }
+
+    /// What a read brought; another one may follow from it.
+    pub(crate) fn handle_read(&mut self, result: Result<Bytes, FetchError>) -> Option<Read> {
+        match self.reader.handle_read(result) {
+            Ok(read) => Some(read),
+            Err(event) => {
+                self.events.push_back(event);
+                None
+            }
+        }
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<LogEvent> {
+        self.events.pop_front()
+    }
+
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    pub(crate) fn stats(&self) -> LogStats {
+        LogStats { queued_bytes: self.queued_bytes, ..self.stats }
+    }
+}

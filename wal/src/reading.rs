@@ -1,0 +1,180 @@
+//! Fetching old entries: which bytes to read, and which frames are in them.
+//!
+//! Pure. One read is outstanding at a time and each is bounded: the distance between two marks of the map, or one envelope.
+//! Every frame handed out passed [`Frame::parse`] again. A fetch may race with a superseding write: blocks are
+//! never overwritten, so it then yields the entries as they were; Raft compares terms anyway.
+
+use crate::envelope::{HEADER_BYTES, Header};
+use crate::frame::{Frame, FrameError};
+use crate::id::LogIndex;
+use crate::plan::{Fetch, FetchError, LogEvent};
+use crate::positions::{Position, Positions};
+use crate::sector::{BLOCK, BLOCK_U64};
+use crate::segment::{SegmentHeader, segment_name};
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// How much the first read of a fetch takes.
+const CHUNK: u64 = 2 * Positions::SPACING;
+
+/// A read for the driver to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Read {
+    pub at: Position,
+    /// Whole blocks.
+    pub length: usize,
+}
+
+struct Active {
+    fetch: Fetch,
+    until: LogIndex,
+    segment: SegmentHeader,
+    read: Read,
+}
+
+/// Fetches waiting, and the one being read for.
+#[derive(Default)]
+pub(crate) struct Reader {
+    waiting: VecDeque<Fetch>,
+    active: Option<Active>,
+}
+
+enum Served {
+    Frames(Vec<Frame>),
+    ReadOn(Read),
+    Damaged { offset: u64, what: String },
+}
+
+impl Reader {
+    pub(crate) fn push(&mut self, fetch: Fetch) {
+        self.waiting.push_back(fetch);
+    }
+
+    /// The next read, or an answer that needs none.
+    pub(crate) fn poll_read(
+        &mut self,
+        map: &Positions,
+        segments: &[SegmentHeader],
+    ) -> Option<Result<Read, LogEvent>> {
+        if self.active.is_some() {
+            return None;
+        }
+        let fetch = self.waiting.pop_front()?;
+        let Some(located) = map.locate(fetch.from) else {
+            let error = FetchError::Missing { from: fetch.from, first: map.first(), last: map.last() };
+            return Some(Err(LogEvent::FetchFailed { token: fetch.token, error }));
+        };
+        let oldest = segments.first().expect("an entry was located").number;
+        let at = usize::try_from(located.at.segment - oldest).expect("fewer segments than addresses");
+        let segment = segments[at];
+        assert_eq!(segment.number, located.at.segment, "segments are dense");
+        let read = bounded(&segment, located.at.offset, CHUNK);
+        self.active = Some(Active { fetch, until: located.until, segment, read });
+        Some(Ok(read))
+    }
+
+    /// What a read brought: another read, or the answer.
+    pub(crate) fn handle_read(&mut self, result: Result<Bytes, FetchError>) -> Result<Read, LogEvent> {
+        let active = self.active.as_mut().expect("a read was outstanding");
+        let token = active.fetch.token;
+        let answer = match result {
+            Err(error) => LogEvent::FetchFailed { token, error },
+            Ok(bytes) => match serve(active, &bytes) {
+                Served::ReadOn(read) => {
+                    active.read = read;
+                    return Ok(read);
+                }
+                Served::Frames(frames) => {
+                    assert_eq!(
+                        frames[0].index(),
+                        active.fetch.from,
+                        "an answer begins with what was asked for"
+                    );
+                    LogEvent::Fetched { token, frames }
+                }
+                Served::Damaged { offset, what } => {
+                    let file = segment_name(active.segment.number);
+                    LogEvent::FetchFailed { token, error: FetchError::Damaged { file, offset, what } }
+                }
+            },
+        };
+        self.active = None;
+        Err(answer)
+    }
+}
+
+fn bounded(segment: &SegmentHeader, offset: u64, bytes: u64) -> Read {
+    assert!(offset < segment.bytes && bytes.is_multiple_of(BLOCK_U64), "within the segment, in blocks");
+    let length = usize::try_from(bytes.min(segment.bytes - offset)).expect("bounded by an envelope");
+    Read { at: Position { segment: segment.number, offset }, length }
+}
+
+fn serve(active: &Active, bytes: &Bytes) -> Served {
+    let Active { fetch, until, segment, read } = active;
+    assert_eq!(bytes.len(), read.length, "a read is whole or an error");
+    let mut frames: Vec<Frame> = Vec::new();
+    let mut taken = 0;
+    let mut at = 0;
+    while at + BLOCK <= bytes.len() {
+        let offset = read.at.offset + at as u64;
+        let header = match Header::parse(&bytes[at..], segment, offset) {
+            Ok(header) => header,
+            // Zeros after what was found: the segment's end.
+            Err(_) if !frames.is_empty() => return Served::Frames(frames),
+            Err(defect) => return Served::Damaged { offset, what: format!("no envelope: {defect:?}") },
+        };
+        let disk = usize::try_from(header.disk_bytes()).expect("bounded by the segment");
+        if header.last.index >= fetch.from {
+            let end = at + HEADER_BYTES + usize::try_from(header.payload).expect("bounded by the segment");
+            let mut rest = bytes.slice(at + HEADER_BYTES..end.min(bytes.len()));
+            let mut index = header.first_index();
+            while index <= header.last.index {
+                if index >= *until || (taken >= fetch.max_bytes && !frames.is_empty()) {
+                    return Served::Frames(frames);
+                }
+                match next_frame(&mut rest, index, index >= fetch.from) {
+                    Ok(Some(frame)) => {
+                        taken += frame.bytes().len();
+                        frames.push(frame);
+                    }
+                    Ok(None) => {}
+                    // The envelope goes on beyond what was read.
+                    Err(FrameError::Short { .. }) if end > bytes.len() => {
+                        return if frames.is_empty() {
+                            Served::ReadOn(bounded(segment, offset, header.disk_bytes()))
+                        } else {
+                            Served::Frames(frames)
+                        };
+                    }
+                    Err(error) => return Served::Damaged { offset, what: error.to_string() },
+                }
+                index = index.next();
+            }
+        }
+        at += disk;
+    }
+    if !frames.is_empty() {
+        return Served::Frames(frames);
+    }
+    let offset = read.at.offset + at as u64;
+    if offset >= segment.bytes {
+        return Served::Damaged { offset, what: format!("the segment ends before entry {}", fetch.from) };
+    }
+    Served::ReadOn(bounded(segment, offset, CHUNK))
+}
+
+/// Takes the frame at `index`, or steps over it without looking at its body.
+fn next_frame(rest: &mut Bytes, index: LogIndex, wanted: bool) -> Result<Option<Frame>, FrameError> {
+    let peek = Frame::peek(rest)?;
+    if peek.id.index != index {
+        return Err(FrameError::Field { field: "index", value: peek.id.index.0 });
+    }
+    if wanted {
+        return Frame::parse(rest).map(Some);
+    }
+    if peek.bytes > rest.len() {
+        return Err(FrameError::Short { need: peek.bytes, have: rest.len() });
+    }
+    *rest = rest.slice(peek.bytes..);
+    Ok(None)
+}
