@@ -40,8 +40,9 @@ impl WritePlan {
     }
 }
 
-/// Proof that a plan and all before it are on disk. Only the log's writers make one, and simulators by name.
-#[derive(Debug, PartialEq, Eq)]
+/// Proof that a plan and all before it are on disk. Only the log's writers make one, and simulators by name. It stays true,
+/// so one proof may be copied for every write that it covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "promises wait for it"]
 pub struct Flushed {
     id: WriteId,
