@@ -29,6 +29,7 @@
 
 mod codec;
 mod command;
+mod key;
 mod reply;
 mod store;
 #[cfg(test)]

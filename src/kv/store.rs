@@ -4,6 +4,7 @@
 //! frame of a megabyte alive for as long as the key exists.
 
 use super::command::{CommandError, CommandRef, ExpectedRef, Limits};
+use super::key::Key;
 use super::reply::{Presence, Reply};
 use bytes::{BufMut, Bytes};
 use std::collections::BTreeMap;
@@ -68,9 +69,9 @@ struct Entry {
 }
 
 impl Entry {
-    fn with_key(&self, key: &Bytes) -> KeyValue {
+    fn with_key(&self, key: &Key) -> KeyValue {
         KeyValue {
-            key: key.clone(),
+            key: Bytes::copy_from_slice(key.as_slice()),
             value: self.value.clone(),
             create_revision: self.create_revision,
             modify_revision: self.modify_revision,
@@ -82,7 +83,7 @@ impl Entry {
 /// The state that the log builds.
 #[derive(Clone, Debug)]
 pub struct Store {
-    entries: BTreeMap<Bytes, Entry>,
+    entries: BTreeMap<Key, Entry>,
     /// Invariant: the modify revision of no entry is above it.
     revision: Revision,
     digest: u128,
@@ -150,7 +151,7 @@ impl Store {
         } else {
             self.bytes += key.len() as u64;
             let entry = Entry { value, create_revision: revision, modify_revision: revision, version: 1 };
-            self.entries.insert(Bytes::copy_from_slice(key), entry);
+            self.entries.insert(Key::from(key), entry);
         }
         revision
     }
@@ -238,7 +239,7 @@ impl Store {
         let mut found = self
             .entries
             .range::<[u8], _>((from, Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(prefix));
+            .take_while(|(key, _)| key.as_slice().starts_with(prefix));
         let items = found.by_ref().take(limit).map(|(key, entry)| entry.with_key(key)).collect();
         Page { items, more: found.next().is_some() }
     }
@@ -269,7 +270,7 @@ impl Store {
         self.entries.is_empty()
     }
 
-    /// Bytes of all keys and values, without what it costs to hold them (about 150 bytes a key).
+    /// Bytes of all keys and values, without what it costs to hold them (about 130 bytes a key).
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
