@@ -27,6 +27,8 @@
 //! # Ok::<(), d_engine::kv::CommandError>(())
 //! ```
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod codec;
 mod command;
 mod key;
