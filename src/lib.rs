@@ -1,5 +1,6 @@
 //! d-engine.
 
+pub mod config;
 pub mod kv;
 pub mod node;
 pub mod raft;
