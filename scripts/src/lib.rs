@@ -2,9 +2,20 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test stops at the first surprise"))]
 
+pub mod audit;
+pub mod chaos;
 pub mod ci;
+pub mod cluster;
 #[cfg(target_os = "linux")]
 pub mod disk;
+pub mod hostile;
+pub mod intruder;
+pub mod judge;
+pub mod load;
+pub mod mutant;
+pub mod partition;
+#[cfg(target_os = "linux")]
+pub mod power_cut;
 pub mod process;
 pub mod proto;
 pub mod proxy;

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::stamp::Stamp;
 use crate::talk::{Ask, Effect, Line, Told};
@@ -188,9 +188,18 @@ impl NodeProcess {
         }
     }
 
-    /// Stop it from running at all, until [`thaw`](Self::thaw).
+    /// Stop it from running at all, until [`thaw`](Self::thaw). When this returns, none of its threads runs.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+        // Waits for the stop only: an end remains for `Child` to see.
+        while self.runs() && Instant::now() < deadline {
+            if let Ok(Some(_)) = waitid(WaitId::Pid(self.pid), options) {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// Let it run again.

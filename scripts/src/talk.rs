@@ -94,8 +94,20 @@ pub struct Status {
     pub applied: u64,
     /// Digest of the applied state.
     pub digest: u128,
-    /// Handshakes and messages of peers it refused.
+    /// Connections it turned away.
     pub refused: u64,
+    /// Messages of peers that it could not read.
+    pub malformed: u64,
+    /// Connections it closed because a peer broke the rules.
+    pub violations: u64,
+    /// Datagrams that belong to no connection.
+    pub ignored: u64,
+    /// Peers with a connection that is up.
+    pub connected: u64,
+    /// Flushes of its log.
+    pub flushes: u64,
+    /// Lease reads served without asking anybody.
+    pub lease_reads: u64,
 }
 
 /// An answer.
@@ -279,6 +291,12 @@ impl Message for Told {
                 applied: words.number()?,
                 digest: words.number()?,
                 refused: words.number()?,
+                malformed: words.number()?,
+                violations: words.number()?,
+                ignored: words.number()?,
+                connected: words.number()?,
+                flushes: words.number()?,
+                lease_reads: words.number()?,
             }),
             "failed" => {
                 let effect = if words.flag()? { Effect::Maybe } else { Effect::None };
@@ -309,14 +327,20 @@ impl fmt::Display for Told {
             }
             Self::Status(s) => write!(
                 f,
-                "status {} {} {} {} {} {} {}",
+                "status {} {} {} {} {} {} {} {} {} {} {} {} {}",
                 s.term,
                 s.leader,
                 u8::from(s.leads),
                 s.revision,
                 s.applied,
                 s.digest,
-                s.refused
+                s.refused,
+                s.malformed,
+                s.violations,
+                s.ignored,
+                s.connected,
+                s.flushes,
+                s.lease_reads
             ),
             Self::Failed { effect, why } => {
                 write!(f, "failed {} {}", u8::from(*effect == Effect::Maybe), why.replace(['\n', '\r'], " "))

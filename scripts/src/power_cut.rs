@@ -1,0 +1,162 @@
+//! Power cuts of a real filesystem under a single node that acknowledges: what it acknowledged must be there afterwards.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+
+use crate::audit;
+use crate::cluster::{Cluster, PATIENCE, Runtimes, Settings};
+use crate::disk::{self, Cut, Disk, Filesystem};
+use crate::load::{Load, Record, Shape};
+use crate::random::Random;
+use crate::report::Report;
+
+/// Which filesystem, on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Kind {
+    Ext4,
+    Xfs,
+}
+
+/// How often, and of what.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The program with the `node` job.
+    pub program: PathBuf,
+    /// Where the disk's image is made.
+    pub below: PathBuf,
+    /// The node's driver.
+    pub runtimes: Runtimes,
+    /// The filesystem.
+    pub filesystem: Kind,
+    /// Power cuts; every second one takes the disk's write cache too.
+    pub cycles: usize,
+    /// Arguments of the node.
+    pub options: Vec<String>,
+    /// Seed of the times.
+    pub seed: u64,
+    /// The load. Only ledger clients: a lone node without power answers nobody.
+    pub load: Shape,
+}
+
+/// Room for a few segments of the log and the filesystem's own.
+const DISK_BYTES: u64 = 512 << 20;
+
+/// What the cuts came to.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What was seen.
+    pub report: Report,
+    /// Acknowledged writes that were gone.
+    pub lost: usize,
+}
+
+/// Cut the power as often as the plan says; after each cut, everything acknowledged since the one before is read back, at
+/// the end everything.
+pub fn run(plan: &Plan) -> Outcome {
+    let filesystem = match plan.filesystem {
+        Kind::Ext4 => Filesystem::Ext4,
+        Kind::Xfs => Filesystem::Xfs,
+    };
+    let name = format!("power cuts: {} on {} (seed {})", plan.runtimes.name(), filesystem.name(), plan.seed);
+    if let Err(why) = disk::available(filesystem) {
+        return Outcome { report: Report::skipped(name, why), lost: 0 };
+    }
+    let mut outcome = Outcome { report: Report::new(name), lost: 0 };
+    if let Err(error) = cycles(plan, filesystem, &mut outcome) {
+        outcome.report.violation(error.to_string());
+    }
+    outcome
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn cycles(plan: &Plan, filesystem: Filesystem, outcome: &mut Outcome) -> Result<(), Failure> {
+    std::fs::create_dir_all(&plan.below)?;
+    let scratch = tempfile::Builder::new().prefix("power-").tempdir_in(&plan.below)?;
+    let mut disk = Disk::make(scratch.path(), filesystem, DISK_BYTES)?;
+    let mut random = Random::new(plan.seed);
+    let settings = Settings {
+        program: plan.program.clone(),
+        nodes: 1,
+        runtimes: plan.runtimes,
+        below: scratch.path().to_path_buf(),
+        proxy: None,
+    };
+    let cluster = Arc::new(Cluster::prepare(settings)?);
+    cluster.set_options(plan.options.clone());
+    cluster.place(0, disk.path().join("node"));
+    let start = Instant::now();
+    let (mut acknowledged, mut unknown, mut cuts, mut opened) =
+        (0, 0, [0, 0], crate::report::Distribution::default());
+    let mut records: Vec<Record> = Vec::new();
+    for cycle in 0..=plan.cycles {
+        let restart = Instant::now();
+        let node = match cluster.start_node(0).and_then(|node| cluster.leader(PATIENCE).map(|_| node)) {
+            Ok(node) => node,
+            Err(error) => {
+                // A node that cannot be started has lost everything it acknowledged.
+                outcome.lost += records.iter().map(|record| record.entries.len()).sum::<usize>();
+                return Err(format!("after cut {cycle}: {error}").into());
+            }
+        };
+        if cycle > 0 {
+            opened.add(restart.elapsed());
+        }
+        // Everything at the end, until then what was acknowledged last.
+        let back = if cycle == plan.cycles { records.len() } else { records.len().min(1) };
+        let again: usize = records[records.len() - back..]
+            .iter()
+            .map(|record| audit::ledger(&node, record, &mut Report::new("one cycle")))
+            .sum();
+        // What is gone once is not counted again at the end.
+        outcome.lost = if cycle == plan.cycles { outcome.lost.max(again) } else { outcome.lost + again };
+        if cycle == plan.cycles {
+            break;
+        }
+        let shape = Shape {
+            first_ledger: cycle * plan.load.ledgers,
+            seed: random.bits(),
+            groups: 0,
+            ..plan.load.clone()
+        };
+        let load = Load::start(&cluster, shape);
+        if !load.progress(1, PATIENCE) {
+            return Err(format!("cycle {cycle}: nothing is acknowledged").into());
+        }
+        std::thread::sleep(random.duration(Duration::ZERO..Duration::from_millis(150)));
+        disk.cut(if cycle % 2 == 0 { Cut::Filesystem } else { Cut::Device })?;
+        cuts[cycle % 2] += 1;
+        // What is acknowledged without power would be a lie too: the clients go on for a moment.
+        std::thread::sleep(random.duration(Duration::ZERO..Duration::from_millis(20)));
+        drop(node);
+        cluster.kill(0);
+        let record = load.finish();
+        acknowledged += record.entries.len();
+        unknown += record.unknown;
+        records.push(record);
+        disk.restore()?;
+    }
+    cluster.kill(0);
+
+    let report = &mut outcome.report;
+    report.fact("power cuts (filesystem / and device cache)", format!("{} / {}", cuts[0], cuts[1]));
+    report.fact("writes acknowledged / under way at a cut", format!("{acknowledged} / {unknown}"));
+    report.fact("acknowledged writes lost", outcome.lost);
+    report.fact("start after a cut, until it leads", opened);
+    report.fact("cycles per second", format!("{:.1}", plan.cycles as f64 / start.elapsed().as_secs_f64()));
+    let lost = outcome.lost;
+    report.require(lost == 0, || format!("{lost} acknowledged writes lost"));
+    recoveries(&cluster, report);
+    Ok(())
+}
+
+/// What the node said it found when it was opened: how often the end of its log was torn.
+fn recoveries(cluster: &Cluster, report: &mut Report) {
+    let log = std::fs::read_to_string(cluster.log(0)).unwrap_or_default();
+    let torn = log.lines().filter(|line| line.contains("torn")).count();
+    report.fact("starts that found a torn end", torn);
+}
