@@ -165,7 +165,11 @@ impl PortableLog {
                     Err(error) => self.journal.handle_failed(error),
                 }
             }
-            Done::Rotated(Ok(header)) => self.journal.handle_rotated(header),
+            Done::Rotated(Ok(header)) => {
+                self.journal.handle_rotated(header);
+                // What waited for the segment does not wait for the loop's next turn, which nothing may bring about.
+                self.kick();
+            }
             Done::Rotated(Err(error)) => self.journal.handle_failed(error),
             Done::Read(result) => match self.journal.handle_read(result) {
                 Some(read) => self.send(Job::Read(read)),

@@ -1,0 +1,341 @@
+//! The writer for Linux: direct writes linked to their flush, on the loop's own ring.
+//!
+//! The same [`Journal`] as the portable writer plans; here its steps become submissions. One write is in flight, the next gathers
+//! meanwhile. The image is copied once, from the frames into an aligned buffer that is used again and again.
+//! Registered buffers are not used: measured, they are worth nothing at 4 KiB and are slower at 64 KiB.
+
+use super::buffer::Buffer;
+use super::ring::{Failure, Finished, JobId, Ring};
+use super::{Caching, Refusal, StartError, make_direct, set_caching};
+use crate::directory::{Held, relock};
+use crate::error::LogError;
+use crate::journal::{Journal, Step};
+use crate::open::Directory;
+use crate::plan::{Fetch, FetchError, LogEvent, LogStats, WritePlan};
+use crate::reading::Read;
+use crate::sector::BLOCK;
+use crate::segment::{SegmentHeader, segment_name};
+use crate::segments::Preparer;
+use crate::state::STATE_NAME;
+use bytes::Bytes;
+use crossbeam::channel::TryRecvError;
+use rustix::event::{EventfdFlags, eventfd};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The Linux writer. See [`WritePlan`] for what goes in and [`LogEvent`] for what comes out. Give every call the ring that it was started
+/// with.
+pub struct UringLog {
+    journal: Journal,
+    segment: Arc<File>,
+    state: Arc<File>,
+    /// What of the write in flight is not finished.
+    writing: Writing,
+    reading: Option<(JobId, Read)>,
+    /// Buffers that are not in flight.
+    envelope_buffer: Option<Buffer>,
+    state_buffer: Option<Buffer>,
+    preparer: Preparer,
+    /// Rung by the preparer's thread.
+    bell: Arc<OwnedFd>,
+    rotating: bool,
+    /// Last, so that the lock is released after the preparer is gone. Files in flight carry locks of their own.
+    held: Held,
+}
+
+#[derive(Default)]
+struct Writing {
+    envelope: Option<JobId>,
+    state: Option<JobId>,
+}
+
+impl std::fmt::Debug for UringLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UringLog").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+fn open_segment(directory: &Path, number: u64) -> Result<File, Refusal> {
+    let name = segment_name(number);
+    let file = OpenOptions::new().read(true).write(true).open(directory.join(&name));
+    let file = file
+        .and_then(|file| relock(&file).map(|()| file))
+        .map_err(|error| Refusal::Log(LogError::io("opening", name.clone(), &error)))?;
+    make_direct(&file, &name)?;
+    Ok(file)
+}
+
+fn log_error(what: &'static str, file: &str) -> impl Fn(io::Error) -> Refusal {
+    move |error| Refusal::Log(LogError::io(what, file, &error))
+}
+
+/// Everything that can be refused, before anything is taken from the directory.
+fn probe(directory: &Directory, ring: &mut Ring) -> Result<(File, Preparer, Arc<OwnedFd>), Refusal> {
+    let expected = directory.tail.segments.last().expect("open makes a segment");
+    let segment = open_segment(&directory.held.path, expected.number)?;
+    make_direct(&directory.state_file, STATE_NAME)?;
+    let name = segment_name(expected.number);
+    let direct = |what: String| Refusal::Direct { file: name.clone(), what };
+    let mut buffer = Buffer::default();
+    buffer.resize(BLOCK);
+    let clone = segment.try_clone().map_err(log_error("opening", &name))?;
+    let id = ring.load(Arc::new(clone), buffer, 0);
+    let finished = loop {
+        match ring.poll_finished() {
+            Some(finished) if finished.id == id => break finished,
+            Some(_) => {}
+            None => ring.wait(None).map_err(Refusal::ring)?,
+        }
+    };
+    finished.result.map_err(|Failure { errno, .. }| direct(io::Error::from(errno).to_string()))?;
+    match SegmentHeader::parse(finished.buffer.as_ref(), &expected.identity) {
+        Ok(header) if header == *expected => {}
+        Ok(_) | Err(_) => return Err(direct("a direct read brings other bytes than were written".into())),
+    }
+    let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from);
+    let bell = Arc::new(bell.map_err(log_error("making", "an eventfd"))?);
+    let rung = Arc::clone(&bell);
+    let ring_bell = move || {
+        // It fails only when 2^64 - 2 rings were not answered.
+        let _ = rustix::io::write(&*rung, &1_u64.to_le_bytes());
+    };
+    let maker = directory.maker().map_err(log_error("opening", "the directory"))?;
+    let preparer = Preparer::start(maker, ring_bell).map_err(Refusal::Log)?;
+    Ok((segment, preparer, bell))
+}
+
+impl UringLog {
+    /// Starts the writer on a ring.
+    ///
+    /// # Errors
+    /// [`StartError`] says what was refused and gives the directory back.
+    pub fn start(directory: Directory, ring: &mut Ring) -> Result<Self, StartError> {
+        let (segment, preparer, bell) = match probe(&directory, ring) {
+            Ok(parts) => parts,
+            Err(refusal) => {
+                // The portable writer goes on with this handle and writes from anywhere in memory.
+                let _ = set_caching(&directory.state_file, Caching::Used);
+                return Err(StartError { refusal, directory: Some(Box::new(directory)) });
+            }
+        };
+        let Directory { held, state_file, tail } = directory;
+        Ok(Self {
+            journal: Journal::new(tail),
+            segment: Arc::new(segment),
+            state: Arc::new(state_file),
+            writing: Writing::default(),
+            reading: None,
+            envelope_buffer: Some(Buffer::default()),
+            state_buffer: Some(Buffer::default()),
+            preparer,
+            bell,
+            rotating: false,
+            held,
+        })
+    }
+
+    /// Queues a plan. Nothing happens before [`UringLog::kick`].
+    ///
+    /// # Panics
+    /// If the plan breaks the rules of [`WritePlan`].
+    pub fn submit(&mut self, plan: WritePlan) {
+        self.journal.submit(plan);
+    }
+
+    /// Queues the next write on the ring, if none is in flight; all queued plans that can share it do. The kernel sees it
+    /// with the ring's next [`Ring::submit`] or [`Ring::wait`].
+    pub fn kick(&mut self, ring: &mut Ring) {
+        if let Some(bytes) = self.journal.poll_spare() {
+            self.preparer.prepare(bytes);
+        }
+        let step = self.journal.poll_step();
+        self.carry_out(step, ring);
+        self.read(ring);
+    }
+
+    fn carry_out(&mut self, step: Step, ring: &mut Ring) {
+        match step {
+            Step::Nothing => {}
+            Step::Rotate(next) => {
+                self.rotating = true;
+                self.preparer.make(next);
+                ring.watch_log(self.bell.as_fd());
+            }
+            Step::Write { envelope, state } => {
+                assert!(self.writing.is_done(), "one write is in flight");
+                if let Some(extent) = envelope {
+                    let mut buffer = self.envelope_buffer.take().expect("free when nothing is in flight");
+                    buffer.resize(extent.bytes);
+                    self.journal.fill_envelope(buffer.as_mut());
+                    self.writing.envelope =
+                        Some(ring.store(Arc::clone(&self.segment), buffer, extent.at.offset));
+                }
+                if let Some(offset) = state {
+                    let mut buffer = self.state_buffer.take().expect("free when nothing is in flight");
+                    buffer.resize(BLOCK);
+                    self.journal.fill_state(buffer.as_mut());
+                    self.writing.state = Some(ring.store(Arc::clone(&self.state), buffer, offset));
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, ring: &mut Ring) {
+        if self.reading.is_some() {
+            return;
+        }
+        if let Some(read) = self.journal.poll_read() {
+            self.start_read(read, ring);
+        }
+    }
+
+    fn start_read(&mut self, read: Read, ring: &mut Ring) {
+        let mut next = Some(read);
+        while let Some(read) = next.take() {
+            let name = segment_name(read.at.segment);
+            let opened = File::open(self.held.path.join(&name));
+            match opened.and_then(|file| set_caching(&file, Caching::Bypassed).map(|()| file)) {
+                Ok(file) => {
+                    let mut buffer = Buffer::default();
+                    buffer.resize(read.length);
+                    self.reading = Some((ring.load(Arc::new(file), buffer, read.at.offset), read));
+                }
+                Err(error) => {
+                    let error = FetchError::Io { file: name, what: error.to_string() };
+                    next = self.journal.handle_read(Err(error));
+                }
+            }
+        }
+    }
+
+    /// The next event; never blocks.
+    pub fn poll(&mut self, ring: &mut Ring) -> Option<LogEvent> {
+        while let Some(finished) = ring.poll_finished() {
+            self.take(finished, ring);
+        }
+        if self.rotating {
+            self.take_segment(ring);
+        }
+        self.journal.poll_event()
+    }
+
+    fn take(&mut self, finished: Finished, ring: &mut Ring) {
+        let Finished { id, buffer, result } = finished;
+        if let Some((_, read)) = self.reading.take_if(|(reading, _)| *reading == id) {
+            let file = segment_name(read.at.segment);
+            let result = match result {
+                Ok(()) => Ok(Bytes::from_owner(buffer)),
+                Err(Failure { errno, .. }) => {
+                    Err(FetchError::Io { file, what: io::Error::from(errno).to_string() })
+                }
+            };
+            match self.journal.handle_read(result) {
+                Some(read) => self.start_read(read, ring),
+                None => self.read(ring),
+            }
+            return;
+        }
+        let file = if self.writing.envelope.take_if(|writing| *writing == id).is_some() {
+            self.envelope_buffer = Some(buffer);
+            "the log"
+        } else if self.writing.state.take_if(|writing| *writing == id).is_some() {
+            self.state_buffer = Some(buffer);
+            STATE_NAME
+        } else {
+            // A read of an earlier log on this ring.
+            return;
+        };
+        if let Err(Failure { what, errno }) = result {
+            self.journal.handle_failed(LogError::io(what, file, &errno.into()));
+        }
+        if self.writing.is_done() && self.journal.latch().is_none() {
+            self.journal.handle_written();
+        }
+    }
+
+    fn take_segment(&mut self, ring: &mut Ring) {
+        if ring.poll_log_ready() {
+            let mut count = [0; 8];
+            // Empty only if it was read before, which is as good.
+            let _ = rustix::io::read(&*self.bell, &mut count);
+        }
+        let header = match self.preparer.made().try_recv() {
+            Ok(made) => made,
+            Err(TryRecvError::Empty) => return ring.watch_log(self.bell.as_fd()),
+            Err(TryRecvError::Disconnected) => Err(LogError::Thread("the one that makes segments is gone")),
+        };
+        self.rotating = false;
+        let begun = header.and_then(|header| match open_segment(&self.held.path, header.number) {
+            Ok(file) => Ok((header, file)),
+            Err(Refusal::Log(error)) => Err(error),
+            Err(refusal) => {
+                Err(LogError::io("opening", segment_name(header.number), &io::Error::other(refusal)))
+            }
+        });
+        match begun {
+            Ok((header, file)) => {
+                self.segment = Arc::new(file);
+                self.journal.handle_rotated(header);
+                // What waited for the segment does not wait for the loop's next turn, which nothing may bring about.
+                self.kick(ring);
+            }
+            Err(error) => self.journal.handle_failed(error),
+        }
+    }
+
+    /// Asks for old entries; the answer comes as an event.
+    pub fn fetch(&mut self, ring: &mut Ring, fetch: Fetch) {
+        self.journal.fetch(fetch);
+        self.read(ring);
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub fn stats(&self) -> LogStats {
+        self.journal.stats()
+    }
+
+    /// Bytes of frames not yet on disk.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.journal.queued_bytes()
+    }
+
+    /// Finishes what is queued, marks the directory clean, releases it. Events not yet polled are dropped.
+    ///
+    /// # Errors
+    /// The latch, if the log had failed or fails now: the directory is then not clean.
+    pub fn close(mut self, ring: &mut Ring) -> Result<(), LogError> {
+        let result = self.drain(ring);
+        ring.unwatch_log();
+        // Without this the kernel would keep the bell until the ring's next turn.
+        let _ = ring.submit();
+        result
+    }
+
+    fn drain(&mut self, ring: &mut Ring) -> Result<(), LogError> {
+        loop {
+            self.kick(ring);
+            if let Some(step) = self.journal.poll_close() {
+                self.carry_out(step, ring);
+            }
+            while self.poll(ring).is_some() {}
+            if let Some(error) = self.journal.latch() {
+                return Err(error.clone());
+            }
+            if self.journal.is_idle() {
+                return Ok(());
+            }
+            ring.wait(None).map_err(|error| LogError::io("waiting for", "the ring", &error))?;
+        }
+    }
+}
+
+impl Writing {
+    fn is_done(&self) -> bool {
+        self.envelope.is_none() && self.state.is_none()
+    }
+}
