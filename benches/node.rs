@@ -46,8 +46,11 @@ impl Cluster {
                     in_flight_bytes: 4 << 20,
                     durability: Durability::DiskFirst,
                 };
-                let empty =
-                    Restored { hard_state: HardState::default(), commit: LogIndex(0), standing: Standing::Whole };
+                let empty = Restored {
+                    hard_state: HardState::default(),
+                    commit: LogIndex(0),
+                    standing: Standing::Whole,
+                };
                 Node::restoring(config, Limits::default(), id, Store::new(), empty).begin(now, &founders)
             })
             .collect();
@@ -147,7 +150,9 @@ fn node(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("three nodes");
     for batch in [1_u64, 16, 128, 1024] {
         group.throughput(Throughput::Elements(batch));
-        group.bench_function(BenchmarkId::new("put", batch), |bench| bench.iter(|| cluster.put(leader, batch)));
+        group.bench_function(BenchmarkId::new("put", batch), |bench| {
+            bench.iter(|| cluster.put(leader, batch))
+        });
     }
     group.finish();
 }

@@ -56,6 +56,10 @@ use wal::{
 /// A term further ahead than this is not believed: no cluster elects a million times between two messages.
 pub const MAX_TERM_JUMP: u64 = 1 << 20;
 
+/// The entry that holds the founding members. Every founder starts with it, so it is decided from the beginning: nodes
+/// that were founded differently find each other diverged instead of overwriting one another.
+const FOUNDING: LogIndex = LogIndex(1);
+
 /// What an acknowledgement of a write promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Durability {
@@ -347,7 +351,7 @@ impl Raft {
         self.note_membership(&frame)?;
         self.append(frame);
         self.log.note_durable(id);
-        self.log.commit_to(id.index.min(decided));
+        self.log.commit_to(id.index.min(decided.max(FOUNDING)));
         // The vote may have been lost with its slot, the entry is proof of the term.
         if self.hard.term < id.term {
             self.hard = HardState { term: id.term, vote: None };
@@ -365,6 +369,7 @@ impl Raft {
                 timestamp_ms: 0,
             };
             self.append_own(wal::FrameBuilder::membership(head, &founders.encode()));
+            self.log.commit_to(FOUNDING);
         } else {
             // A restart forgets what was promised to a leader, so the promise is renewed for its full length.
             self.promised_until = Some(now.mono.after(self.config.election_timeout));
@@ -596,6 +601,7 @@ impl Raft {
 
     fn truncate(&mut self, from: LogIndex) {
         self.log.truncate(from);
+        self.agreed = self.agreed.min(from.previous());
         // What was to be written from there on will not be; a later frame supersedes what already was.
         self.draft.frames.retain(|frame| frame.index() < from);
         while self.memberships.last().is_some_and(|&(index, _)| index >= from) {

@@ -2,6 +2,7 @@
 //!
 //! `D_ENGINE_SEEDS=10000 cargo test --test cluster` looks further; `D_ENGINE_SEED=77` runs one seed.
 
+mod hostile;
 mod world;
 
 use d_engine::node::{Input, RequestError};
