@@ -129,8 +129,12 @@ impl Config {
         rule(self.idle_timeout >= Duration::from_millis(10), "idle_timeout must be at least 10 ms")?;
         rule(self.idle_timeout <= Duration::from_secs(600), "idle_timeout must be at most 10 minutes")?;
         rule(!self.keep_alive.is_zero(), "keep_alive must not be zero")?;
-        rule(self.keep_alive * 2 <= self.idle_timeout, "keep_alive must be at most half of idle_timeout")?;
+        rule(self.keep_alive <= self.idle_timeout / 2, "keep_alive must be at most half of idle_timeout")?;
         rule(!self.reconnect_min.is_zero(), "reconnect_min must not be zero")?;
+        rule(
+            self.reconnect_max <= HOUR && self.dial_delay <= HOUR,
+            "a wait before a dial must not exceed an hour",
+        )?;
         rule(self.reconnect_min <= self.reconnect_max, "reconnect_min must not exceed reconnect_max")?;
         rule(self.initial_datagram >= 1200, "initial_datagram must be at least 1200, as QUIC demands")?;
         rule(self.initial_datagram <= self.max_datagram, "initial_datagram must not exceed max_datagram")?;
@@ -185,6 +189,8 @@ impl Config {
         Ok(Arc::new(config))
     }
 }
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Streams the other side may hold open: the lanes, and room for snapshots.
 pub(crate) const MAX_STREAMS: u32 = 6;

@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use tracing::{debug, info};
 
 use crate::greeting::Greeting;
-use crate::link::{Link, Stage};
+use crate::link::{Left, Link, PER_MESSAGE, Stage};
 use crate::peers::Outcome;
 use crate::refusals::{refusal_of, refusal_of_greeting};
 use crate::{CloseCode, DisconnectReason, Event, Identity, Lane, PeerId, Refusal, Transport};
@@ -109,32 +109,33 @@ impl Transport {
     }
 
     fn read(&mut self, at: usize) {
-        let stall = self.waiting_bytes > self.config.receive_bytes;
-        let Some(link) = &mut self.links[at] else { return };
-        if !matches!(link.stage, Stage::Greeting | Stage::Up { .. }) {
-            return;
-        }
-        if stall {
-            link.stalled = true;
-            self.reading_stalled = true;
-            return;
-        }
+        let mut budget = self.config.receive_bytes.saturating_sub(self.waiting_bytes);
         let mut messages = std::mem::take(&mut self.messages);
-        let greeting = link.stage == Stage::Greeting;
-        let mut verdict = link.read(&mut messages);
-        self.deliver(at, &mut messages);
-        // The greeting opened the log lane: what waits there is read now.
-        if let Some(link) = &mut self.links[at]
-            && greeting
-            && verdict.is_ok()
-            && matches!(link.stage, Stage::Up { .. })
-        {
-            verdict = link.read(&mut messages);
+        // Twice at most: the greeting opens the log lane, and what waits there is read at once.
+        let verdict = loop {
+            let Some(link) = &mut self.links[at] else { break Ok(Left::Nothing) };
+            let stage = link.stage;
+            if !matches!(stage, Stage::Greeting | Stage::Up { .. }) {
+                break Ok(Left::Nothing);
+            }
+            let verdict = link.read(&mut messages, &mut budget);
             self.deliver(at, &mut messages);
-        }
+            let opened = stage == Stage::Greeting
+                && self.links[at].as_ref().is_some_and(|link| matches!(link.stage, Stage::Up { .. }));
+            if verdict.is_err() || !opened {
+                break verdict;
+            }
+        };
         self.messages = messages;
-        if let Err(code) = verdict {
-            self.violation(at, code);
+        match verdict {
+            Ok(Left::Nothing) => {}
+            Ok(Left::More) => {
+                if let Some(link) = &mut self.links[at] {
+                    link.stalled = true;
+                    self.reading_stalled = true;
+                }
+            }
+            Err(code) => self.violation(at, code),
         }
     }
 
@@ -144,7 +145,7 @@ impl Transport {
             match link.stage {
                 Stage::Up { peer, .. } => {
                     self.stats.messages_received += 1;
-                    self.waiting_bytes += message.len();
+                    self.waiting_bytes += message.len() + PER_MESSAGE;
                     self.events.push_back(Event::Received { peer, lane, message });
                 }
                 Stage::Greeting => {

@@ -94,7 +94,8 @@ pub(crate) struct Outbox {
     /// Pieces, lengths included. The first may be the rest of one that was partly written.
     pieces: VecDeque<Bytes>,
     bytes: usize,
-    /// Where lengths and small parts are gathered, so that a small message is one piece and seldom an allocation.
+    /// The end of the queue: lengths and small parts, gathered until QUIC takes them, so that many small messages are
+    /// one piece and seldom an allocation.
     pool: BytesMut,
 }
 
@@ -115,24 +116,33 @@ impl Outbox {
     /// Queues bytes as they are.
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len();
-        self.pieces.push_back(Bytes::copy_from_slice(bytes));
+        self.gather(bytes);
     }
 
     /// Queues one message: the concatenation of `parts`, which together have `length` bytes.
     pub(crate) fn message(&mut self, parts: &[Bytes], length: u32) {
-        self.pool.reserve_if_short(LENGTH);
-        self.pool.put_u32_le(length);
-        self.bytes += LENGTH;
+        self.raw(&length.to_le_bytes());
         for part in parts {
             self.bytes += part.len();
             if part.len() <= GATHER {
-                self.pool.reserve_if_short(part.len());
-                self.pool.put_slice(part);
+                self.gather(part);
             } else {
-                self.pieces.push_back(self.pool.split().freeze());
+                self.seal();
                 self.pieces.push_back(part.clone());
             }
         }
+    }
+
+    fn gather(&mut self, bytes: &[u8]) {
+        if self.pool.capacity() - self.pool.len() < bytes.len() {
+            self.seal();
+            self.pool.reserve(POOL.max(bytes.len()));
+        }
+        self.pool.put_slice(bytes);
+    }
+
+    /// Makes a piece of what was gathered.
+    fn seal(&mut self) {
         if !self.pool.is_empty() {
             self.pieces.push_back(self.pool.split().freeze());
         }
@@ -140,6 +150,7 @@ impl Outbox {
 
     /// The pieces that can be written next.
     pub(crate) fn next(&mut self) -> &mut [Bytes] {
+        self.seal();
         self.pieces.as_mut_slices().0
     }
 
@@ -147,18 +158,6 @@ impl Outbox {
     pub(crate) fn written(&mut self, pieces: usize, bytes: usize) {
         self.pieces.drain(..pieces);
         self.bytes -= bytes;
-    }
-}
-
-trait ReserveIfShort {
-    fn reserve_if_short(&mut self, wanted: usize);
-}
-
-impl ReserveIfShort for BytesMut {
-    fn reserve_if_short(&mut self, wanted: usize) {
-        if self.capacity() - self.len() < wanted {
-            self.reserve(POOL.max(wanted));
-        }
     }
 }
 
@@ -175,6 +174,7 @@ mod tests {
             outbox.message(parts, u32::try_from(length).expect("short"));
         }
         let bytes = outbox.bytes();
+        outbox.seal();
         let stream: Vec<u8> = outbox.pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
         assert_eq!(stream.len(), bytes, "the count is what is queued");
         stream

@@ -26,6 +26,17 @@ pub(crate) enum Stage {
     Closed,
 }
 
+/// Whether a stream holds more than was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    Nothing,
+    More,
+}
+
+/// What a waiting message costs beside its bytes, so that empty messages have a limit too.
+pub(crate) const PER_MESSAGE: usize = 64;
+const _: () = assert!(size_of::<crate::Event>() <= PER_MESSAGE, "an event is counted in full");
+
 pub(crate) struct Link {
     pub(crate) connection: quic::Connection,
     pub(crate) handle: quic::ConnectionHandle,
@@ -164,10 +175,15 @@ impl Link {
         Ok(())
     }
 
-    /// Reads what has arrived into `messages`. Before the greeting only the control lane, so that nothing of the log
-    /// lane is believed early: it waits under flow control.
-    pub(crate) fn read(&mut self, messages: &mut Vec<(Lane, Bytes)>) -> Result<(), CloseCode> {
+    /// Reads what has arrived into `messages`, up to `budget` bytes; `More` if something is left. Before the greeting
+    /// only the control lane, so that nothing of the log lane is believed early: it waits under flow control.
+    pub(crate) fn read(
+        &mut self,
+        messages: &mut Vec<(Lane, Bytes)>,
+        budget: &mut usize,
+    ) -> Result<Left, CloseCode> {
         let up = matches!(self.stage, Stage::Up { .. });
+        let mut left = Left::Nothing;
         for at in 0..self.inbound.len() {
             if !self.inbound[at].readable {
                 continue;
@@ -176,10 +192,13 @@ impl Link {
                 self.identify(at)?;
             }
             if self.inbound[at].lane == Some(Lane::Control) || up {
-                self.read_stream(at, messages)?;
+                self.read_stream(at, messages, budget)?;
+                if self.inbound[at].readable {
+                    left = Left::More;
+                }
             }
         }
-        Ok(())
+        Ok(left)
     }
 
     /// Reads the lane number at a stream's beginning.
@@ -205,24 +224,36 @@ impl Link {
         Ok(())
     }
 
-    fn read_stream(&mut self, at: usize, messages: &mut Vec<(Lane, Bytes)>) -> Result<(), CloseCode> {
+    fn read_stream(
+        &mut self,
+        at: usize,
+        messages: &mut Vec<(Lane, Bytes)>,
+        budget: &mut usize,
+    ) -> Result<(), CloseCode> {
         let inbound = &mut self.inbound[at];
         let Some(lane) = inbound.lane else { return Ok(()) };
         let mut stream = self.connection.recv_stream(inbound.stream);
         let mut chunks = stream.read(true).map_err(|_| CloseCode::LaneEnded)?;
         let verdict = loop {
+            if *budget == 0 {
+                break Ok(());
+            }
             match chunks.next(usize::MAX) {
                 Ok(Some(chunk)) => {
+                    let (length, before) = (chunk.bytes.len(), messages.len());
                     let whole = |message| messages.push((lane, message));
                     if inbound.assembler.push(chunk.bytes, whole).is_err() {
                         break Err(CloseCode::TooLong);
                     }
+                    *budget = budget.saturating_sub(length + (messages.len() - before) * PER_MESSAGE);
                 }
                 Ok(None) | Err(quic::ReadError::Reset(_)) => break Err(CloseCode::LaneEnded),
-                Err(quic::ReadError::Blocked) => break Ok(()),
+                Err(quic::ReadError::Blocked) => {
+                    inbound.readable = false;
+                    break Ok(());
+                }
             }
         };
-        inbound.readable = false;
         // New credit is sent with the next packets: whoever reads also looks for something to send.
         let _ = chunks.finalize();
         verdict

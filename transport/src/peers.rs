@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info};
 
-use crate::link::Stage;
+use crate::link::{PER_MESSAGE, Stage};
 use crate::{CloseCode, DisconnectReason, Event, Identity, PeerAddress, PeerId, Transport};
 
 pub(crate) struct Peer {
@@ -141,7 +141,8 @@ impl Transport {
             return;
         }
         let doublings = peer.attempts.saturating_sub(1).min(16);
-        let backoff = self.jitter.spread(base * (1 << doublings)).min(self.config.reconnect_max);
+        let wait = base.saturating_mul(1 << doublings).min(self.config.reconnect_max);
+        let backoff = self.jitter.spread(wait).min(self.config.reconnect_max);
         let turn = if self.config.node > peer.id && peer.attempts == 0 {
             self.config.dial_delay
         } else {
@@ -217,7 +218,7 @@ impl Transport {
         self.events.retain(|event| match event {
             Event::Received { peer, message, .. } if *peer == id => {
                 stats.stale_dropped += 1;
-                *waiting -= message.len();
+                *waiting -= message.len() + PER_MESSAGE;
                 false
             }
             _ => true,

@@ -11,13 +11,13 @@ use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use ring::{hkdf, hmac};
 
 use crate::greeting::Greeting;
-use crate::link::{Link, Stage};
+use crate::link::{Link, PER_MESSAGE, Stage};
 use crate::peers::{Jitter, Peer};
 use crate::refusals::{LogLimit, refusal_of};
 use crate::tls::WallClock;
 use crate::{
     CloseCode, Config, ConfigError, DisconnectReason, Event, Identity, Lane, MAX_GSO_BYTES, PeerAddress,
-    PeerId, Refusal, SendError, Stats,
+    PeerId, Refusal, SendError, Stats, Tls,
 };
 
 /// Congestion marks of an IP packet (RFC 3168).
@@ -92,7 +92,7 @@ pub struct Transport {
     wall: (Instant, SystemTime),
     next_second: Instant,
     pub(crate) events: VecDeque<Event>,
-    /// Bytes of the messages in `events`.
+    /// What the messages in `events` cost. Reading stops at `receive_bytes` and goes on at half of it.
     pub(crate) waiting_bytes: usize,
     pub(crate) reading_stalled: bool,
     /// Links whose events must be looked at, and links that may have something to send. A link is on each at most once.
@@ -136,11 +136,7 @@ impl Transport {
             .map_err(|_| ConfigError::Limits("max_datagram is out of QUIC's range"))?;
         endpoint.supported_versions(vec![QUIC_V1]);
 
-        let tls = config.tls.client(&clock).map_err(ConfigError::Tls)?;
-        let tls = QuicClientConfig::try_from(tls).map_err(|e| ConfigError::Tls(e.to_string()))?;
-        let mut client = quic::ClientConfig::new(Arc::new(tls));
-        client.transport_config(Arc::clone(&quic));
-
+        let client = client(&config.tls, &clock, &quic)?;
         let own = config.node;
         let mut peers: Vec<_> = config.peers.iter().filter(|peer| peer.id != own).copied().collect();
         peers.sort_unstable_by_key(|peer| peer.id);
@@ -181,6 +177,10 @@ impl Transport {
     }
 
     /// Takes one received datagram. With receive offload, split what the kernel joined into datagrams first.
+    ///
+    /// Hand in all that has been received before `handle_timeout`: after a pause of the process, a peer's sign of life
+    /// may lie in the socket. Messages are slices of `data` where possible, so whoever keeps a message keeps the
+    /// allocation that `data` belongs to.
     pub fn handle_datagram(&mut self, now: Instant, meta: Datagram, data: BytesMut) {
         self.advance(now);
         self.stats.datagrams_received += 1;
@@ -265,7 +265,7 @@ impl Transport {
         let event = self.events.pop_front()?;
         match &event {
             Event::Received { message, .. } => {
-                self.waiting_bytes -= message.len();
+                self.waiting_bytes -= message.len() + PER_MESSAGE;
                 if self.reading_stalled && self.waiting_bytes <= self.config.receive_bytes / 2 {
                     self.resume_reading();
                 }
@@ -348,6 +348,20 @@ impl Transport {
         self.listen()
     }
 
+    /// Uses another certificate of the same node from now on, after a rotation. Connections that are up stay.
+    ///
+    /// # Errors
+    /// If it is another node's, or TLS cannot use it; nothing changes then.
+    pub fn set_tls(&mut self, now: Instant, tls: Tls) -> Result<(), ConfigError> {
+        self.advance(now);
+        let mut config = self.config.clone();
+        config.tls = tls;
+        config.check()?;
+        self.client = client(&config.tls, &self.clock, &self.quic)?;
+        self.config = config;
+        self.listen()
+    }
+
     /// Tells the wall clock, by which certificates are judged, where it differs from what the `Instant`s add up to.
     pub fn set_wall_clock(&mut self, now: Instant, wall: SystemTime) {
         self.wall = (now, wall);
@@ -392,7 +406,9 @@ impl Transport {
     /// they can be reached at their address, which costs no memory here.
     fn handle_incoming(&mut self, incoming: quic::Incoming) {
         let from = incoming.remote_address();
-        let known = self.peers.iter().any(|peer| peer.address.ip() == from.ip());
+        // A socket for both families writes an IPv4 sender as an IPv6 address.
+        let ip = from.ip().to_canonical();
+        let known = self.peers.iter().any(|peer| peer.address.ip().to_canonical() == ip);
         let proven = incoming.remote_address_validated();
         let places = self.config.max_half_open * if known && proven { 2 } else { 1 };
         self.scratch.clear();
@@ -412,12 +428,12 @@ impl Transport {
         } else {
             match self.endpoint.accept(incoming, self.now, &mut self.scratch, None) {
                 Ok((handle, connection)) => self.insert_link(handle, connection, None),
-                Err(error) => {
-                    if let Some(transmit) = error.response {
-                        self.reply(transmit);
-                    }
-                    let reason = refusal_of(&error.cause, false).unwrap_or(Refusal::Handshake);
-                    self.refuse(from, None, reason, &error.cause.to_string());
+                // The leftovers of a handshake with this node's former life, or noise.
+                Err(quic::AcceptError { response: None, .. }) => self.stats.datagrams_ignored += 1,
+                Err(quic::AcceptError { response: Some(transmit), cause }) => {
+                    self.reply(transmit);
+                    let reason = refusal_of(&cause, false).unwrap_or(Refusal::Handshake);
+                    self.refuse(from, None, reason, &cause.to_string());
                 }
             }
         }
@@ -467,6 +483,19 @@ impl Transport {
 }
 
 const QUIC_V1: u32 = 1;
+
+/// What dialing needs. The name to expect is given at each dial.
+fn client(
+    tls: &Tls,
+    clock: &Arc<WallClock>,
+    quic: &Arc<quic::TransportConfig>,
+) -> Result<quic::ClientConfig, ConfigError> {
+    let tls = tls.client(clock).map_err(ConfigError::Tls)?;
+    let tls = QuicClientConfig::try_from(tls).map_err(|e| ConfigError::Tls(e.to_string()))?;
+    let mut client = quic::ClientConfig::new(Arc::new(tls));
+    client.transport_config(Arc::clone(quic));
+    Ok(client)
+}
 
 fn derive(secret: &hkdf::Prk, label: &[u8]) -> [u8; 32] {
     let mut key = [0; 32];

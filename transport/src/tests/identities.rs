@@ -368,3 +368,20 @@ fn a_development_authority_is_made_once() {
     let error = DevelopmentAuthority::open_or_create(dir.path(), 2).expect("opened").issue(PeerId(1));
     assert!(error.is_err(), "a directory belongs to one cluster");
 }
+
+#[test]
+fn a_certificate_is_rotated_without_a_pause() {
+    let mut net = Net::cluster(5, FAIR, 2);
+    net.connect(1, 2);
+    let now = net.now;
+    let foreign = net.transport(1).set_tls(now, tls(2)).expect_err("another node's");
+    assert!(matches!(foreign, ConfigError::Certificate { .. }));
+    let fresh = authority().issue(PeerId(1)).expect("randomness");
+    assert_ne!(fresh.secret(), tls(1).secret());
+    net.transport(1).set_tls(now, fresh).expect("its own");
+    net.run(Duration::from_secs(2));
+    assert_eq!(net.node(1).disconnects(), []);
+    // The next connection uses the new one, whoever dials.
+    net.join(2, config_with(tls(2), 3, &[1]));
+    net.connect(1, 2);
+}

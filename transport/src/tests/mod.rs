@@ -5,3 +5,4 @@ mod identities;
 mod lanes;
 mod net;
 mod reconnect;
+mod swarm;

@@ -128,7 +128,7 @@ fn messages_of_a_dead_process_are_dropped() {
         net.transport(1).handle_datagram(now, meta, buffer.as_slice().into());
     }
     net.transport(1).settle();
-    assert_eq!(net.transport(1).waiting_bytes, 10, "they wait");
+    assert_eq!(net.transport(1).waiting_bytes, 10 + crate::link::PER_MESSAGE, "they wait");
     let slot = net.transport(1).find_peer(PeerId(2)).expect("a peer");
     // A second connection of another incarnation, as far as adoption is concerned.
     net.transport(1).dial(slot);
