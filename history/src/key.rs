@@ -110,7 +110,6 @@ impl Configuration {
             first_end = first_end.min(step.until);
             next.push(at);
         }
-        next.retain(|&step| steps[step].invoked <= first_end);
         next
     }
 

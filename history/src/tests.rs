@@ -49,7 +49,10 @@ fn what_overlaps_may_be_in_any_order() {
          3 k 12 get   -> 20 saw nothing @1
          3 k 21 get   -> 30 saw 2 @2
          3 k 31 get   -> 40 saw 1 @3
-         3 k 100 get  -> 101 saw 1 @3",
+         3 k 100 get  -> 101 saw 1 @3
+         1 k 110 put 3 -> 120 ok @5
+         2 k 120 put 4 -> 130 ok @4
+         3 k 140 get   -> 150 saw 3 @5",
     );
 }
 
@@ -175,6 +178,21 @@ fn an_unknown_write_needs_a_revision_of_its_own() {
         "1 is seen at revision 3, but its write can only have one above 2, and there is none that another write does not have"
     );
     history.check_by_key().expect("without revisions nobody can tell");
+    let history = history_after_five();
+    assert_eq!(
+        history.check_by_revision().expect_err("known before").why,
+        "1 is seen at revision 5, but its write can only have one above 5, and there is none that another write does not have"
+    );
+    history.check_by_key().expect("without revisions nobody can tell");
+}
+
+/// Revision 5 was known before the unknown write began.
+fn history_after_five() -> History {
+    history(
+        "2 j 5 put 8  -> 6 ok @5
+         1 k 10 put 1 -> unknown
+         2 k 40 get   -> 41 saw 1 @5",
+    )
 }
 
 #[test]

@@ -252,6 +252,12 @@ fn a_name_that_nobody_knows_is_refused_with_the_nearest() {
         "unknown environment variable D_ENGINE__RAFT_HEARTBEAT: did you mean D_ENGINE__RAFT__HEARTBEAT?",
     );
     refused_variable("D_ENGINE__X", "1", "unknown environment variable D_ENGINE__X");
+    let mut variables = ["D_ENGINE__X", "D_ENGINE__Y"].map(|name| (name.into(), "1".into()));
+    for _ in 0..2 {
+        variables.reverse();
+        let error = Draft::read(None, variables.clone()).expect_err("refused");
+        assert_eq!(error.to_string(), "unknown environment variable D_ENGINE__X", "whatever the order");
+    }
 }
 
 #[test]

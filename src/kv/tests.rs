@@ -304,6 +304,7 @@ fn the_digest_tells_histories_apart() {
     );
     assert_ne!(base, digest(&["put b 2", "put a 1"]), "the order");
     assert_ne!(base, digest(&["put a 1", "put b 3"]), "a value");
+    assert_ne!(base, digest(&["put a 2", "put b 2"]), "a value long ago");
     assert_ne!(base, digest(&["put a 1", "put c 2"]), "a key");
     assert_ne!(base, digest(&["put a 1", "put b2 ''"]), "a byte that moved from value to key");
     assert_ne!(digest(&[]), digest(&["put a 1", "delete a"]), "a store that is empty again");
