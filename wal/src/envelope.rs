@@ -41,6 +41,13 @@ pub(crate) struct Header {
     pub state_mark: u64,
 }
 
+/// A whole header somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sighting {
+    pub sequence: u64,
+    pub log_mark: u64,
+}
+
 /// Why bytes at a block are not an envelope of this segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotAnEnvelope {
@@ -108,11 +115,20 @@ impl Header {
         out[HASH_AT..].copy_from_slice(&hash.to_le_bytes());
     }
 
+    /// Sequence and log mark of a header of this segment, wherever the bytes were found: what it says of the past is true
+    /// even if it does not belong where it is.
+    pub(crate) fn sight(bytes: &[u8], segment: &SegmentHeader) -> Option<Sighting> {
+        let b = bytes.get(..HEADER_BYTES)?;
+        let ours =
+            b[..4] == MAGIC && u128_at(b, 128) == segment.nonce && u128_at(b, HASH_AT) == hash(segment, b);
+        ours.then(|| Sighting { sequence: u64_at(b, 16), log_mark: u64_at(b, 112) })
+    }
+
     /// Checks the header of an envelope that would start at `offset` of `segment`. `block` holds at least one block.
     pub(crate) fn parse(block: &[u8], segment: &SegmentHeader, offset: u64) -> Result<Self, NotAnEnvelope> {
         assert!(block.len() >= BLOCK && offset.is_multiple_of(BLOCK_U64), "read in blocks");
         let b = &block[..HEADER_BYTES];
-        if b[..4] != MAGIC || u128_at(b, HASH_AT) != hash(segment, b) || u128_at(b, 128) != segment.nonce {
+        if Self::sight(b, segment).is_none() {
             let blank = block[..BLOCK].iter().all(|&byte| byte == 0);
             return Err(if blank { NotAnEnvelope::Blank } else { NotAnEnvelope::Garbage });
         }

@@ -68,6 +68,10 @@ pub(crate) enum Step {
 }
 
 #[derive(Clone, Copy, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one, and a box would be an allocation for every write"
+)]
 enum Flight {
     None,
     Rotation,
@@ -163,6 +167,9 @@ impl Journal {
                 .map_or(Step::Nothing, |bytes| self.rotate(bytes));
         }
         let hard_state = self.gathered.iter().rev().find_map(|plan| plan.hard_state);
+        // The first write in a segment also tells the state file of it: a segment that holds acknowledged entries is missed.
+        let begun = self.segment().number > self.tail.state.newest_segment;
+        let hard_state = hard_state.or(begun.then_some(self.tail.state.hard_state));
         let state = hard_state.map(|hard_state| self.next_state(hard_state));
         let envelope = (payload > 0).then(|| self.header(payload));
         if envelope.is_none() && state.is_none() {

@@ -29,6 +29,13 @@ mod state;
 mod verdict;
 mod walk;
 
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
+mod memory;
+
 pub use error::{LogError, OpenError};
 pub use frame::{Frame, FrameBuilder, FrameError, FrameHead, Kind};
 pub use id::{ChainHash, ClusterId, EntryId, GroupId, HardState, LogIndex, NodeId, Term};

@@ -231,6 +231,16 @@ fn zero(held: &Held, cut: Cut) -> Result<(), OpenError> {
 
 fn mark_open(held: &Held, file: &File, tail: &Tail) -> Result<StateRecord, OpenError> {
     let refused = |error| OpenError::io("writing", held.path.join(STATE_NAME), error);
+    let record = opened_record(tail);
+    let mut block = vec![0; BLOCK];
+    record.fill(&mut block);
+    file.write_all_at(&block, record.offset()).map_err(refused)?;
+    file.sync_all().map_err(refused)?;
+    Ok(record)
+}
+
+/// What the state file says from now on: this log, and open.
+pub(crate) fn opened_record(tail: &Tail) -> StateRecord {
     let old = tail.state;
     // The log may know a newer term than the state (its write came first): never lower than either.
     let hard_state = if tail.last.term > old.hard_state.term {
@@ -251,11 +261,7 @@ fn mark_open(held: &Held, file: &File, tail: &Tail) -> Result<StateRecord, OpenE
         "an open loses nothing that was marked"
     );
     assert!(!record.clean, "an open directory is not clean");
-    let mut block = vec![0; BLOCK];
-    record.fill(&mut block);
-    file.write_all_at(&block, record.offset()).map_err(refused)?;
-    file.sync_all().map_err(refused)?;
-    Ok(record)
+    record
 }
 
 fn not_made(held: &Held, error: LogError) -> OpenError {

@@ -115,7 +115,8 @@ fn serve(active: &Active, bytes: &Bytes) -> Served {
     let mut frames: Vec<Frame> = Vec::new();
     let mut taken = 0;
     let mut at = 0;
-    while at + BLOCK <= bytes.len() {
+    // What lies behind the last entry of this mark may supersede it, or be on its way to disk: it is not looked at.
+    while at + BLOCK <= bytes.len() && frames.last().is_none_or(|last| last.index().next() < *until) {
         let offset = read.at.offset + at as u64;
         let header = match Header::parse(&bytes[at..], segment, offset) {
             Ok(header) => header,

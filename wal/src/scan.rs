@@ -6,7 +6,7 @@
 use crate::envelope::{Header, NotAnEnvelope};
 use crate::id::{EntryId, LogIndex};
 use crate::positions::{Placed, Position, Positions};
-use crate::sector::{BLOCK, BLOCK_U64};
+use crate::sector::{BLOCK, BLOCK_U64, SECTOR};
 use crate::segment::{FIRST_OFFSET, HeaderProblem, Identity, Predecessor, SegmentHeader, segment_name};
 use crate::state::StateRecord;
 use crate::verdict::{Facts, Later, Mark, Remainder, Successor, Verdict, decide};
@@ -263,19 +263,21 @@ impl<B: Blocks> Walk<'_, B> {
         }
     }
 
-    /// Looks for envelopes after the one that does not stand at `offset`.
+    /// Looks for envelopes after the one that does not stand at `offset`. A header in any sector counts for what it says; one that
+    /// stands at a block counts also for where it stands.
     fn later(&self, window: &mut Window<&B>, header: &SegmentHeader, offset: u64) -> io::Result<Later> {
         let missing = self.found.sequence + 1;
         let mut later = Later::Nothing;
-        let mut at = offset + BLOCK_U64;
+        let mut at = offset;
         while at + BLOCK_U64 <= header.bytes {
-            if let Ok(envelope) = Header::parse(&window.get(at, BLOCK)?, header, at) {
-                if envelope.sequence == missing
-                    || (envelope.sequence > missing && envelope.log_mark >= missing)
-                {
+            let block = window.get(at, BLOCK)?;
+            for sector in (0..BLOCK).step_by(SECTOR) {
+                let Some(seen) = Header::sight(&block[sector..], header) else { continue };
+                let displaced = seen.sequence == missing && sector == 0 && at > offset;
+                if displaced || (seen.sequence > missing && seen.log_mark >= missing) {
                     return Ok(Later::Flushed);
                 }
-                if envelope.sequence > missing {
+                if seen.sequence > missing {
                     later = Later::InFlightTogether;
                 }
             }
