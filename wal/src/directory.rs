@@ -49,8 +49,12 @@ pub(crate) enum Absent {
 }
 
 impl Held {
-    /// Checks the directory and takes its lock.
-    pub(crate) fn claim(path: &Path, absent: Absent) -> Result<Self, OpenError> {
+    /// Checks the directory, last with `check`, and takes its lock.
+    pub(crate) fn claim(
+        path: &Path,
+        absent: Absent,
+        check: impl FnOnce(&File) -> Result<(), OpenError>,
+    ) -> Result<Self, OpenError> {
         match std::fs::symlink_metadata(path) {
             Ok(metadata) if metadata.is_symlink() => return Err(OpenError::Symlink { path: path.into() }),
             Ok(metadata) if !metadata.is_dir() => return Err(OpenError::NotADirectory { path: path.into() }),
@@ -71,6 +75,7 @@ impl Held {
         if absent == Absent::Refuse && !listing.state && listing.segments.is_empty() {
             return Err(OpenError::Missing { path: path.into() });
         }
+        check(&handle)?;
         let lock = lock(path)?;
         Ok(Self { path: path.into(), handle, _lock: lock })
     }

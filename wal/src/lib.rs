@@ -34,6 +34,8 @@ mod crash_tests;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
+mod latch_tests;
+#[cfg(test)]
 mod memory;
 
 pub use error::{LogError, OpenError};

@@ -105,8 +105,7 @@ impl Directory {
 pub fn open(options: Options) -> Result<Opened, OpenError> {
     options.check()?;
     let absent = if options.create { Absent::Create } else { Absent::Refuse };
-    let held = Held::claim(&options.dir, absent)?;
-    check_filesystem(&held, options.allow_volatile)?;
+    let held = Held::claim(&options.dir, absent, |handle| check_filesystem(handle, &options))?;
     let listing = held.tidy()?;
     if !listing.state {
         if !listing.segments.is_empty() {
@@ -154,23 +153,24 @@ pub fn open(options: Options) -> Result<Opened, OpenError> {
     Ok(Opened { recovered, directory: Directory { held, state_file, tail } })
 }
 
-fn check_filesystem(held: &Held, allow_volatile: bool) -> Result<(), OpenError> {
+fn check_filesystem(directory: &File, options: &Options) -> Result<(), OpenError> {
     #[cfg(target_os = "linux")]
     {
-        let filesystem = crate::linux::volatile_filesystem(&held.handle)
-            .map_err(|error| OpenError::io("looking at the filesystem of", &held.path, error))?;
+        let path = &options.dir;
+        let filesystem = crate::linux::volatile_filesystem(directory)
+            .map_err(|error| OpenError::io("looking at the filesystem of", path, error))?;
         match filesystem {
-            Some(filesystem) if !allow_volatile => {
-                return Err(OpenError::VolatileFilesystem { path: held.path.clone(), filesystem });
+            Some(filesystem) if !options.allow_volatile => {
+                return Err(OpenError::VolatileFilesystem { path: path.clone(), filesystem });
             }
             Some(filesystem) => {
-                tracing::warn!(directory = %held.path.display(), filesystem, "data does not survive a restart of the machine");
+                tracing::warn!(directory = %path.display(), filesystem, "data does not survive a restart of the machine");
             }
             None => {}
         }
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = (held, allow_volatile);
+    let _ = (directory, options);
     Ok(())
 }
 

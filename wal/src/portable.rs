@@ -326,3 +326,47 @@ impl Files {
         Ok(bytes.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::LogIndex;
+    use crate::latch_tests::{expect_latched, open_new, plan_of};
+
+    #[test]
+    fn after_a_failed_write_nothing_is_acknowledged() {
+        let (dir, mut directory) = open_new();
+        let mut previous = directory.tail.last;
+        let maker = directory.maker().expect("a handle");
+        let files = Files {
+            directory: dir.path().into(),
+            // Writing to it fails, as on a disk that is gone.
+            segment: File::open(dir.path().join(segment_name(1))).expect("there"),
+            state: directory.state_file.try_clone().expect("a handle"),
+        };
+        directory.tail.segment_bytes = 8192;
+        let (wake, woken) = crossbeam::channel::unbounded();
+        let preparer = Preparer::start(maker, || ()).expect("a thread");
+        let journal = Journal::new(directory.tail);
+        let wake = move || {
+            let _ = wake.send(());
+        };
+        let mut log =
+            PortableLog::start_with(directory.held, journal, files, preparer, wake).expect("a thread");
+        let mut events = Vec::new();
+        for n in 1..4 {
+            log.submit(plan_of(n, &mut previous));
+            log.kick();
+            if n == 1 {
+                woken.recv().expect("an answer");
+            }
+            events.extend(std::iter::from_fn(|| log.poll()));
+        }
+        log.fetch(Fetch { token: 1, from: LogIndex(1), max_bytes: 1 });
+        events.extend(std::iter::from_fn(|| log.poll()));
+        expect_latched(events);
+        assert!(log.close().is_err());
+        drop(directory.state_file);
+        assert!(!crate::latch_tests::reopen(dir.path()).was_clean());
+    }
+}

@@ -131,6 +131,23 @@ fn another_owner_is_named() {
 }
 
 #[test]
+fn a_newer_format_is_named_with_both_versions() {
+    for (name, slots) in [("state".to_owned(), vec![0, 4096]), (segment_name(1), vec![0])] {
+        let dir = with_log(true);
+        let mut bytes = fs::read(dir.path().join(&name)).unwrap();
+        for sector in slots.into_iter().flat_map(|slot| (slot..slot + 4096).step_by(512)) {
+            let record = &mut bytes[sector..sector + 512];
+            record[8..12].copy_from_slice(&2_u32.to_le_bytes());
+            let hash = xxhash_rust::xxh3::xxh3_128(&record[..496]);
+            record[496..].copy_from_slice(&hash.to_le_bytes());
+        }
+        fs::write(dir.path().join(&name), &bytes).unwrap();
+        let error = refused(options(dir.path()));
+        assert!(matches!(error, OpenError::Newer { found: 2, supported: 1, .. }), "{error}");
+    }
+}
+
+#[test]
 fn options_out_of_range_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     for segment_bytes in [0, 4096, 8193, MAX_SEGMENT_BYTES + 4096] {

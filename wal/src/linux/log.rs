@@ -339,3 +339,77 @@ impl Writing {
         self.envelope.is_none() && self.state.is_none()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::latch_tests::{expect_latched, open_new, plan_of, reopen};
+
+    fn ring() -> Option<Ring> {
+        Ring::new(16).inspect_err(|error| eprintln!("SKIPPED: {error}")).ok()
+    }
+
+    #[test]
+    fn after_a_failed_write_nothing_is_acknowledged() {
+        let Some(mut ring) = ring() else { return };
+        let (dir, directory) = open_new();
+        let mut previous = directory.tail.last;
+        let mut log = UringLog::start(directory, &mut ring).expect("a ring");
+        // Writing to it fails, as on a disk that is gone.
+        let broken = File::open(dir.path().join(segment_name(1))).expect("there");
+        set_caching(&broken, Caching::Bypassed).expect("it was possible");
+        let whole = std::mem::replace(&mut log.segment, Arc::new(broken));
+        let mut events = Vec::new();
+        for n in 1..4 {
+            log.submit(plan_of(n, &mut previous));
+            log.kick(&mut ring);
+            while n == 1 && events.is_empty() {
+                ring.wait(None).expect("a completion");
+                events.extend(log.poll(&mut ring));
+            }
+            events.extend(std::iter::from_fn(|| log.poll(&mut ring)));
+            // The latch is the process's, not the file's.
+            log.segment = Arc::clone(&whole);
+        }
+        expect_latched(events);
+        assert!(log.close(&mut ring).is_err());
+        drop(whole);
+        assert!(!reopen(dir.path()).was_clean());
+    }
+
+    #[test]
+    fn a_refused_start_gives_the_directory_back_for_the_portable_writer() {
+        let Some(mut ring) = ring() else { return };
+        let (dir, mut directory) = open_new();
+        let header = *directory.tail.segments.last().expect("one");
+        // As if the direct read brought other bytes than the page cache.
+        directory.tail.segments[0].nonce ^= 1;
+        let refused = UringLog::start(directory, &mut ring).expect_err("another header is there");
+        assert!(matches!(refused.refusal(), Refusal::Direct { .. }), "{refused}");
+        let mut directory = refused.into_directory().expect("it comes back");
+        directory.tail.segments[0] = header;
+        let mut previous = directory.tail.last;
+        let mut log = crate::PortableLog::start(directory, || ()).expect("it starts");
+        log.submit(plan_of(1, &mut previous));
+        log.close().expect("it writes");
+        let recovered = reopen(dir.path());
+        assert_eq!((recovered.last(), recovered.was_clean()), (previous, true));
+    }
+
+    #[test]
+    fn dropping_a_log_and_its_ring_in_the_middle_of_a_write_is_safe() {
+        let Some(mut ring) = ring() else { return };
+        let (dir, directory) = open_new();
+        let mut previous = directory.tail.last;
+        let before = previous;
+        let mut log = UringLog::start(directory, &mut ring).expect("a ring");
+        log.submit(plan_of(1, &mut previous));
+        log.kick(&mut ring);
+        ring.submit().expect("it is taken");
+        drop(log);
+        drop(ring);
+        // Not acknowledged, so both are right; the lock on the file makes the next opening wait for the write.
+        let last = reopen(dir.path()).last();
+        assert!(last == before || last == previous);
+    }
+}
