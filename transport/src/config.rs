@@ -177,7 +177,9 @@ impl Config {
             .stream_receive_window(quic::VarInt::from_u32(stream))
             .receive_window(quic::VarInt::from_u32(connection))
             .send_window(u64::from(connection))
-            .send_fairness(false)
+            // Without fairness, quinn finishes a stream that it began whatever priority another one has: a vote would
+            // wait behind megabytes of log.
+            .send_fairness(true)
             // Until the first sample. A handshake packet that is lost is repeated after three times this; on a longer
             // path the first flight is sent once or twice in vain.
             .initial_rtt(Duration::from_millis(10))

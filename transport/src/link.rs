@@ -283,6 +283,11 @@ impl Link {
         self.outbound[lane.slot()].outbox.raw(bytes);
     }
 
+    /// Holds a lane back, or lets it go.
+    pub(crate) fn hold_for_test(&mut self, lane: Lane, held: bool) {
+        self.outbound[lane.slot()].blocked = held;
+    }
+
     /// The stream of an outgoing lane.
     pub(crate) fn stream_for_test(&self, lane: Lane) -> StreamId {
         self.outbound[lane.slot()].stream.expect("open")

@@ -156,6 +156,30 @@ fn the_wrong_node_at_an_address_is_refused() {
     good(&mut net, 2);
 }
 
+/// A certificate that names two nodes may be used by either, but not for the other one's place.
+#[test]
+fn a_node_with_two_names_answers_for_the_one_that_was_dialed() {
+    let identity = Identity { cluster: CLUSTER, node: PeerId(3) };
+    let second = Identity { node: PeerId(2), ..identity }.to_string();
+    let (certificate, key) = authority()
+        .sign(identity, |params| {
+            params.subject_alt_names.push(rcgen::SanType::DnsName(second.try_into().expect("ASCII")));
+        })
+        .expect("randomness");
+    let authority = authority().pem().as_bytes();
+    let pem = TlsPem { authority, certificate: certificate.as_bytes(), key: key.as_bytes() };
+    let mut both = config_with(Tls::from_pem(&pem, identity, wall()).expect("sound"), 1, &[1]);
+    both.dial_delay = Duration::from_secs(100);
+    let mut net = Net::new(6, FAIR);
+    net.join(2, both);
+    net.join(1, config(1, &[2, 3]));
+    net.until(Duration::from_secs(2), "refused", |net| {
+        net.transport(1).stats().refused(Refusal::WrongNode) > 0
+    });
+    assert!(!net.transport(1).is_connected(PeerId(2)) && !net.transport(1).is_connected(PeerId(3)));
+    good(&mut net, 2);
+}
+
 #[test]
 fn an_expired_certificate_is_refused_in_the_handshake() {
     for (from, to, reason) in

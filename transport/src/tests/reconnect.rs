@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::net::{FAIR, Net, Weather, address, config, config_with, peer, tls};
-use crate::{DisconnectReason, Event, Lane, PeerAddress, PeerId};
+use crate::{CloseCode, DisconnectReason, Event, Lane, PeerAddress, PeerId};
 
 fn connected(event: &Event) -> bool {
     matches!(event, Event::Connected { .. })
@@ -61,8 +61,11 @@ fn simultaneous_dials_leave_one_connection() {
         for node in [1, 2] {
             let other = PeerId(3 - node);
             assert!(net.transport(node).is_connected(other), "seed {seed}");
-            let open = net.transport(node).links.iter().flatten().count();
-            assert_eq!(open, 1, "seed {seed}: node {node} has one link");
+            let open: Vec<_> = net.transport(node).links.iter().flatten().map(|link| link.dialed).collect();
+            assert_eq!(open.len(), 1, "seed {seed}: node {node} has one link");
+            if seed % 7 == 0 && lost == 0 {
+                assert_eq!(open[0].is_some(), node == 1, "seed {seed}: the lower id's dial stays");
+            }
             net.transport(node)
                 .send(other, Lane::Log, &[Bytes::from_static(b"still there")])
                 .expect("connected");
@@ -94,6 +97,36 @@ fn a_restarted_node_is_noticed_at_once() {
         net.run(Duration::from_secs(3));
         assert_eq!(net.node(other).count(connected), 2, "and then nothing more");
         assert_eq!(net.node(restarted).count(connected), 1);
+    }
+}
+
+/// A dialer that lost its connection gets a new one at once, though the other side still believes in the old one.
+#[test]
+fn a_dial_after_a_one_sided_loss_replaces_the_old_connection() {
+    for (lost, other) in [(1, 2), (2, 1)] {
+        let mut net = Net::new(11, FAIR);
+        for node in [1, 2] {
+            let mut config = config(node, &[1, 2]);
+            config.dial_delay = Duration::from_millis(10);
+            config.keep_alive = Duration::from_millis(500);
+            net.join(node, config);
+        }
+        net.connect(1, 2);
+        net.run(Duration::from_millis(2020));
+        let at = net.transport(lost).peers[0].up.expect("up");
+        net.cut(1, 2);
+        net.transport(lost).end(at, DisconnectReason::Failed, CloseCode::Goodbye);
+        // As long as QUIC repeats its goodbye.
+        net.run(Duration::from_millis(24));
+        net.heal();
+        assert!(net.transport(other).is_connected(PeerId(lost)));
+        let before = net.now;
+        net.until(Duration::from_secs(2), "again", |net| {
+            net.transport(lost).is_connected(PeerId(other)) && net.node(other).count(connected) == 2
+        });
+        let took = net.now - before;
+        assert!(took < Duration::from_millis(70), "node {lost}: {took:?}");
+        assert_eq!(net.node(other).disconnects(), [DisconnectReason::Superseded]);
     }
 }
 
