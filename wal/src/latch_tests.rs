@@ -7,7 +7,7 @@ use crate::{
 };
 use std::path::Path;
 
-fn options(path: &Path) -> Options {
+pub(crate) fn options(path: &Path) -> Options {
     Options { segment_bytes: 64 << 10, create: true, allow_volatile: true, ..Options::new(path, IDENTITY) }
 }
 

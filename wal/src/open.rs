@@ -119,7 +119,7 @@ pub fn open(options: Options) -> Result<Opened, OpenError> {
     }
     let state_file = held.open_locked(STATE_NAME)?;
     let state = read_state(&held, &state_file, &options.identity)?;
-    let files = segment_files(&held, &listing.segments)?;
+    let files = segment_files(&held, &listing.segments, state.clean)?;
     let scanned = scan(&files, &state).map_err(|refused| name_file(&held, refused))?;
     if let Some(cut) = scanned.cut {
         zero(&held, cut)?;
@@ -189,6 +189,7 @@ fn read_state(held: &Held, file: &File, identity: &Identity) -> Result<StateReco
     let path = held.path.join(STATE_NAME);
     let refused = |error| OpenError::io("reading", &path, error);
     file.sync_all().map_err(refused)?;
+    forget_cached(file);
     let length = file.metadata().map_err(refused)?.len();
     let expected = state::STATE_BYTES;
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX).min(expected + 1)];
@@ -202,17 +203,33 @@ fn read_state(held: &Held, file: &File, identity: &Identity) -> Result<StateReco
     })
 }
 
-/// All segments, flushed; the last one was waited for, if a dying process still wrote to it.
-fn segment_files(held: &Held, numbers: &[u64]) -> Result<Vec<SegmentFile<SegmentPath>>, OpenError> {
+/// All segments, flushed; each was waited for, if a dying process still wrote to it.
+fn segment_files(
+    held: &Held,
+    numbers: &[u64],
+    clean: bool,
+) -> Result<Vec<SegmentFile<SegmentPath>>, OpenError> {
     numbers
         .iter()
         .map(|&number| {
             let file = held.open_locked(&segment_name(number))?;
             let path = held.path.join(segment_name(number));
             file.sync_all().map_err(|error| OpenError::io("flushing", &path, error))?;
+            if !clean && Some(&number) == numbers.last() {
+                forget_cached(&file);
+            }
             Ok(SegmentFile { number, blocks: SegmentPath::new(path) })
         })
         .collect()
+}
+
+/// After a failed flush the page cache may hold bytes that the disk does not, and call them clean: a file that a failed
+/// process may have been writing is read from the disk.
+fn forget_cached(file: &File) {
+    #[cfg(target_os = "linux")]
+    crate::linux::forget_cached(file);
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
 }
 
 fn zero(held: &Held, cut: Cut) -> Result<(), OpenError> {

@@ -221,6 +221,23 @@ mod ring {
     }
 
     #[test]
+    fn the_last_of_many_watches_ends_the_sleep() {
+        let Ok(mut ring) = linux::Ring::new(4) else {
+            return eprintln!("SKIPPED: io_uring is refused here");
+        };
+        let pipes: Vec<_> = (0..100).map(|_| std::io::pipe().unwrap()).collect();
+        for ((reader, _), token) in pipes.iter().zip(0..) {
+            ring.watch(reader.as_fd(), token);
+        }
+        let mut last = &pipes[99].1;
+        last.write_all(b"x").unwrap();
+        let start = Instant::now();
+        ring.wait(Some(PATIENCE)).unwrap();
+        assert_eq!(ring.poll_ready(), Some(99));
+        assert!(start.elapsed() < PATIENCE);
+    }
+
+    #[test]
     fn more_watches_than_the_ring_has_entries_all_fire() {
         let Ok(mut ring) = linux::Ring::new(4) else {
             return eprintln!("SKIPPED: io_uring is refused here");

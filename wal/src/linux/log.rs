@@ -121,6 +121,8 @@ impl UringLog {
                 return Err(StartError { refusal, directory: Some(Box::new(directory)) });
             }
         };
+        // A log that was dropped in the middle of something may still be watching its bell.
+        ring.unwatch_log();
         let Directory { held, state_file, tail } = directory;
         Ok(Self {
             journal: Journal::new(tail),
@@ -268,6 +270,8 @@ impl UringLog {
             Err(TryRecvError::Disconnected) => Err(LogError::Thread("the one that makes segments is gone")),
         };
         self.rotating = false;
+        // The answer may have come before the bell, which must not wake anyone any more.
+        ring.unwatch_log();
         let begun = header.and_then(|header| match open_segment(&self.held.path, header.number) {
             Ok(file) => Ok((header, file)),
             Err(Refusal::Log(error)) => Err(error),
@@ -394,6 +398,45 @@ mod tests {
         log.close().expect("it writes");
         let recovered = reopen(dir.path());
         assert_eq!((recovered.last(), recovered.was_clean()), (previous, true));
+    }
+
+    #[test]
+    fn the_ring_sleeps_again_after_a_new_segment_and_serves_a_second_log() {
+        let Some(mut ring) = ring() else { return };
+        let (dir, directory) = open_new();
+        let mut previous = directory.tail.last;
+        let mut log = UringLog::start(directory, &mut ring).expect("a ring");
+        // The first segment holds 15 blocks; the log is dropped while it waits for the third.
+        for n in 1..=31 {
+            log.submit(plan_of(n, &mut previous));
+            log.kick(&mut ring);
+            while n < 31 && log.poll(&mut ring).is_none() {
+                ring.wait(None).expect("a completion");
+            }
+        }
+        assert!(log.rotating);
+        drop(log);
+        let directory = crate::open(crate::latch_tests::options(dir.path())).expect("whole").directory;
+        let mut previous = directory.tail.last;
+        let mut log = UringLog::start(directory, &mut ring).expect("a ring");
+        for n in 1..=20 {
+            log.submit(plan_of(n, &mut previous));
+            log.kick(&mut ring);
+            while log.poll(&mut ring).is_none() {
+                ring.wait(None).expect("a completion");
+            }
+        }
+        assert!(log.stats().segments >= 1, "the second log got its segment");
+        ring.submit().expect("taken");
+        let (time, start) = (std::time::Duration::from_millis(50), std::time::Instant::now());
+        let mut returns = 0;
+        while start.elapsed() < time {
+            ring.wait(Some(time - start.elapsed())).expect("it sleeps");
+            assert!(log.poll(&mut ring).is_none(), "nothing was asked for");
+            returns += 1;
+        }
+        assert!(returns < 5, "woken {returns} times for nothing");
+        log.close(&mut ring).expect("clean");
     }
 
     #[test]

@@ -300,7 +300,8 @@ impl Ring {
         }
     }
 
-    /// Gives the kernel everything queued, in one call; none if there is nothing to give or fetch.
+    /// Gives the kernel everything queued, in one call; none if there is nothing to give or fetch. A loop that spins
+    /// calls it too: the kernel may hold completions back until it is entered.
     ///
     /// # Errors
     /// What `io_uring_enter` refuses, except for what passes by itself.
@@ -331,6 +332,11 @@ impl Ring {
     /// # Errors
     /// As [`Ring::submit`].
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.fill();
+        if !self.pending.is_empty() {
+            // More than the queue holds: what stayed behind could be what the sleep should end for.
+            self.submit()?;
+        }
         self.reap();
         if !self.ready.is_empty()
             || !self.finished.is_empty()
@@ -339,7 +345,6 @@ impl Ring {
         {
             return self.submit();
         }
-        self.fill();
         let entered = match timeout {
             None => self.uring.submit_and_wait(1),
             Some(timeout) => {
