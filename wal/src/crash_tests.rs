@@ -1,4 +1,5 @@
-//! Power cuts at every place, against a model: nothing acknowledged is lost, and nothing appears that was not written.
+//! Power cuts at every place, against a model: nothing acknowledged is lost, and nothing appears that was not
+//! written.
 
 use crate::frame::Frame;
 use crate::id::{HardState, LogIndex, NodeId, Term};
@@ -120,7 +121,8 @@ proptest! {
             let state = found.state.hard_state;
             prop_assert!(state == model.hard_state || state == written.hard_state, "{:?}", state);
             prop_assert!(mode != 0 || (found.frames == written.frames && state == written.hard_state));
-            // Nothing is called committed that is not the acknowledged log's: the new write may have replaced it.
+            // Nothing is called committed that is not the acknowledged log's: the new write may have replaced
+            // it.
             let commit = usize::try_from(found.scanned.commit.0).expect("small");
             prop_assert!(commit <= committed && found.frames[..commit] == written.frames[..commit]);
             model = Model { frames: found.frames, hard_state: state };

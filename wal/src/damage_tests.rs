@@ -1,7 +1,8 @@
-//! Damage of flushed bytes, with the truth known: every bit, every sector and block zeroed, stale or swapped, every length.
+//! Damage of flushed bytes, with the truth known: every bit, every sector and block zeroed, stale or swapped,
+//! every length.
 //!
-//! The rule: a log that is served is the whole log. The one exception is the last write when nothing later speaks of it, which
-//! looks like a tear; after a clean close not even that.
+//! The rule: a log that is served is the whole log. The one exception is the last write when nothing later
+//! speaks of it, which looks like a tear; after a clean close not even that.
 
 use crate::frame::Frame;
 use crate::id::{HardState, LogIndex, NodeId, Term};
@@ -129,8 +130,8 @@ fn every_zeroed_stale_or_swapped_sector_and_block_is_seen() {
                     if matches!(name, Name::Segment(number) if !old.segments.contains_key(&number)) {
                         continue;
                     }
-                    // A whole slot that is one record behind its place is the one lie that only the log can tell: the
-                    // log's state mark must name the newer record, and here the last write does.
+                    // A whole slot that is one record behind its place is the one lie that only the log can
+                    // tell: the log's state mark must name the newer record, and here the last write does.
                     let mut stale = truth.disk.clone();
                     stale.file(name)[at..at + unit].copy_from_slice(&old.file(name)[at..at + unit]);
                     truth.judge(&stale, ending, &mut tally, || format!("stale {name:?} {at} of {age}"));

@@ -1,7 +1,8 @@
 //! The directory: whether it may be used, and that nobody else uses it.
 //!
-//! Everything is checked before anything is written. The lock is `flock` on `LOCK`, and on every file that is written to:
-//! a dying process may still have writes in the kernel, and only the lock on the same open file outlives them.
+//! Everything is checked before anything is written. The lock is `flock` on `LOCK`, and on every file that is
+//! written to: a dying process may still have writes in the kernel, and only the lock on the same open file
+//! outlives them.
 
 use crate::error::OpenError;
 use crate::segment::{SPARE_NAME, segment_number};

@@ -1,8 +1,11 @@
 //! The envelope: one write of the log. A header, then frames as they are, then zeros up to a whole block.
 //!
-//! The append path hashes 264 bytes here and nothing of the body: the frames' chained hashes vouch for it, and the header
-//! names both ends of the chain. [`Header::parse`] is the gateway for the header, [`check_body`] for the rest;
-//! together they leave no bit of an envelope free to change. Layout: `FORMAT.md`.
+//! The append path hashes 264 bytes here and nothing of the body: the frames' chained hashes vouch for it,
+//! and the header names both ends of the chain. [`Header::parse`] is the gateway for the header,
+//! [`check_body`] for the rest; together they leave no bit of an envelope free to change. Layout:
+//! `FORMAT.md`.
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::frame::{Frame, FrameError, u16_at, u32_at, u64_at, u128_at};
 use crate::id::{ChainHash, EntryId, LogIndex, Term};
@@ -115,8 +118,8 @@ impl Header {
         out[HASH_AT..].copy_from_slice(&hash.to_le_bytes());
     }
 
-    /// Sequence and log mark of a header of this segment, wherever the bytes were found: what it says of the past is true
-    /// even if it does not belong where it is.
+    /// Sequence and log mark of a header of this segment, wherever the bytes were found: what it says of the
+    /// past is true even if it does not belong where it is.
     pub(crate) fn sight(bytes: &[u8], segment: &SegmentHeader) -> Option<Sighting> {
         let b = bytes.get(..HEADER_BYTES)?;
         let ours =
@@ -124,7 +127,8 @@ impl Header {
         ours.then(|| Sighting { sequence: u64_at(b, 16), log_mark: u64_at(b, 112) })
     }
 
-    /// Checks the header of an envelope that would start at `offset` of `segment`. `block` holds at least one block.
+    /// Checks the header of an envelope that would start at `offset` of `segment`. `block` holds at least one
+    /// block.
     pub(crate) fn parse(block: &[u8], segment: &SegmentHeader, offset: u64) -> Result<Self, NotAnEnvelope> {
         assert!(block.len() >= BLOCK && offset.is_multiple_of(BLOCK_U64), "read in blocks");
         let b = &block[..HEADER_BYTES];

@@ -155,7 +155,8 @@ impl OpenError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum LogError {
-    /// A write, a flush or a rename failed. Whether earlier bytes of the same file are safe is unknown until it is read again.
+    /// A write, a flush or a rename failed. Whether earlier bytes of the same file are safe is unknown until
+    /// it is read again.
     #[error("{what} {file} failed: {source_text}; stop this process, see to the disk, start again")]
     Io {
         /// What was tried.

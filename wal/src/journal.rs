@@ -1,11 +1,14 @@
 //! The writer as a value: which write comes next, and what its completion proves.
 //!
 //! Both writers and a simulator's disk drive the same [`Journal`]: [`Journal::poll_step`] says what to do,
-//! `handle_*` says what came of it, [`Journal::poll_event`] gives what the log's user may know. No I/O, clock or thread here.
+//! `handle_*` says what came of it, [`Journal::poll_event`] gives what the log's user may know. No I/O, clock
+//! or thread here.
 //!
-//! Invariants: one write is in flight, and everything before it is flushed. `last`, `sequence`, `offset` and `state`
-//! describe what is flushed, so what an envelope or a state record says about the past is always true.
-//! After [`Journal::handle_failed`] no [`Flushed`] is ever made.
+//! Invariants: one write is in flight, and everything before it is flushed. `last`, `sequence`, `offset` and
+//! `state` describe what is flushed, so what an envelope or a state record says about the past is always
+//! true. After [`Journal::handle_failed`] no [`Flushed`] is ever made.
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::envelope::{self, Header};
 use crate::error::LogError;
@@ -167,7 +170,8 @@ impl Journal {
                 .map_or(Step::Nothing, |bytes| self.rotate(bytes));
         }
         let hard_state = self.gathered.iter().rev().find_map(|plan| plan.hard_state);
-        // The first write in a segment also tells the state file of it: a segment that holds acknowledged entries is missed.
+        // The first write in a segment also tells the state file of it: a segment that holds acknowledged
+        // entries is missed.
         let begun = self.segment().number > self.tail.state.newest_segment;
         let hard_state = hard_state.or(begun.then_some(self.tail.state.hard_state));
         let state = hard_state.map(|hard_state| self.next_state(hard_state));
@@ -234,8 +238,8 @@ impl Journal {
         }
     }
 
-    /// The commit mark of a state record is the flushed one: it must not speak of entries that are only now being written, which may
-    /// replace others at the same indices.
+    /// The commit mark of a state record is the flushed one: it must not speak of entries that are only now
+    /// being written, which may replace others at the same indices.
     fn next_state(&self, hard_state: HardState) -> StateRecord {
         let old = self.tail.state.hard_state;
         assert!(hard_state.term >= old.term, "terms never fall (thesis 3.3)");
@@ -354,7 +358,8 @@ impl Journal {
         })
     }
 
-    /// When nothing is left to write: the record that says so. `None` if something is left, or nothing may be written.
+    /// When nothing is left to write: the record that says so. `None` if something is left, or nothing may be
+    /// written.
     pub(crate) fn poll_close(&mut self) -> Option<Step> {
         if !self.is_idle() || self.latch.is_some() || self.tail.state.clean {
             return None;

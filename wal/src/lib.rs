@@ -1,8 +1,8 @@
 //! The segmented write-ahead log of d-engine.
 //!
-//! Pure half, without I/O, clock or thread: the words ([`id`]), the entry as bytes ([`frame`]), plans and proofs ([`plan`]),
-//! envelopes, write planning, the map from index to place, and recovery as a table. Other half: [`open`], and two writers of the same
-//! bytes: [`PortableLog`] everywhere, `UringLog` on Linux.
+//! Pure half, without I/O, clock or thread: the words ([`id`]), the entry as bytes ([`frame`]), plans and
+//! proofs ([`plan`]), envelopes, write planning, the map from index to place, and recovery as a table. Other
+//! half: [`open`], and two writers of the same bytes: [`PortableLog`] everywhere, `UringLog` on Linux.
 //!
 //! The rest of this page is the format.
 #![doc = include_str!("../FORMAT.md")]

@@ -1,8 +1,8 @@
 //! Opening: from a path to a log that is checked, cut where it was torn, and held.
 //!
-//! Order: check and lock; flush what will be read (it may be only in the page cache); walk it; zero the torn tail; make the
-//! first segment of a new log; write the state record that says "open". When [`open`] returns, everything it
-//! reports is durable, and a crash from then on is not taken for a clean shutdown.
+//! Order: check and lock; flush what will be read (it may be only in the page cache); walk it; zero the torn
+//! tail; make the first segment of a new log; write the state record that says "open". When [`open`] returns,
+//! everything it reports is durable, and a crash from then on is not taken for a clean shutdown.
 
 use crate::directory::{Absent, Held, STATE_TMP_NAME};
 use crate::error::{LogError, OpenError};
@@ -223,8 +223,8 @@ fn segment_files(
         .collect()
 }
 
-/// After a failed flush the page cache may hold bytes that the disk does not, and call them clean: a file that a failed
-/// process may have been writing is read from the disk.
+/// After a failed flush the page cache may hold bytes that the disk does not, and call them clean: a file
+/// that a failed process may have been writing is read from the disk.
 fn forget_cached(file: &File) {
     #[cfg(target_os = "linux")]
     crate::linux::forget_cached(file);

@@ -1,5 +1,7 @@
 //! What goes into the log and what comes out of it: plans, proofs, events.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use crate::error::LogError;
 use crate::frame::Frame;
 use crate::id::{HardState, LogIndex};
@@ -11,9 +13,9 @@ pub struct WriteId(pub u64);
 
 /// One write to make durable.
 ///
-/// The frames chain among themselves. The first may have an index at or below the log's last entry: everything from there on is then
-/// superseded; never at or below a commit index that an earlier plan named. A plan with neither frames nor hard
-/// state is a barrier: done when all before it are done.
+/// The frames chain among themselves. The first may have an index at or below the log's last entry:
+/// everything from there on is then superseded; never at or below a commit index that an earlier plan named.
+/// A plan with neither frames nor hard state is a barrier: done when all before it are done.
 #[derive(Clone, Debug)]
 pub struct WritePlan {
     /// Its name.
@@ -40,8 +42,8 @@ impl WritePlan {
     }
 }
 
-/// Proof that a plan and all before it are on disk. Only the log's writers make one, and simulators by name. It stays true,
-/// so one proof may be copied for every write that it covers.
+/// Proof that a plan and all before it are on disk. Only the log's writers make one, and simulators by name.
+/// It stays true, so one proof may be copied for every write that it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "promises wait for it"]
 pub struct Flushed {

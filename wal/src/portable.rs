@@ -1,8 +1,8 @@
 //! The writer for every platform: ordinary files on a thread of its own.
 //!
-//! The loop's side plans ([`Journal`]); the thread carries out one job at a time (write, then flush; or read) and calls `wake` after
-//! each answer. The thread knows no order of its own, so nothing can overtake. The standard library flushes with
-//! `F_FULLFSYNC` on macOS and `fdatasync` on Linux.
+//! The loop's side plans ([`Journal`]); the thread carries out one job at a time (write, then flush; or read)
+//! and calls `wake` after each answer. The thread knows no order of its own, so nothing can overtake. The
+//! standard library flushes with `F_FULLFSYNC` on macOS and `fdatasync` on Linux.
 
 use crate::directory::{Held, relock};
 use crate::error::LogError;
@@ -167,7 +167,8 @@ impl PortableLog {
             }
             Done::Rotated(Ok(header)) => {
                 self.journal.handle_rotated(header);
-                // What waited for the segment does not wait for the loop's next turn, which nothing may bring about.
+                // What waited for the segment does not wait for the loop's next turn, which nothing may bring
+                // about.
                 self.kick();
             }
             Done::Rotated(Err(error)) => self.journal.handle_failed(error),

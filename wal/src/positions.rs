@@ -1,8 +1,11 @@
 //! Where an index lies on disk, sparsely: one mark every 128 KiB of log instead of one for every entry.
 //!
-//! A mark covers the indices from its own to the next mark's. Whoever looks for an index reads forward from the mark that
-//! covers it. Invariant: marks ascend in index and in place, and within the indices that a mark covers no envelope supersedes
-//! another, because superseding sets a mark; so the first match found is the live one.
+//! A mark covers the indices from its own to the next mark's. Whoever looks for an index reads forward from
+//! the mark that covers it. Invariant: marks ascend in index and in place, and within the indices that a mark
+//! covers no envelope supersedes another, because superseding sets a mark; so the first match found is the
+//! live one.
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::id::LogIndex;
 

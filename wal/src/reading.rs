@@ -1,8 +1,11 @@
 //! Fetching old entries: which bytes to read, and which frames are in them.
 //!
-//! Pure. One read is outstanding at a time and each is bounded: the distance between two marks of the map, or one envelope.
-//! Every frame handed out passed [`Frame::parse`] again. A fetch may race with a superseding write: blocks are
-//! never overwritten, so it then yields the entries as they were; Raft compares terms anyway.
+//! Pure. One read is outstanding at a time and each is bounded: the distance between two marks of the map, or
+//! one envelope. Every frame handed out passed [`Frame::parse`] again. A fetch may race with a superseding
+//! write: blocks are never overwritten, so it then yields the entries as they were; Raft compares terms
+//! anyway.
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::envelope::{HEADER_BYTES, Header};
 use crate::frame::{Frame, FrameError};
@@ -115,7 +118,8 @@ fn serve(active: &Active, bytes: &Bytes) -> Served {
     let mut frames: Vec<Frame> = Vec::new();
     let mut taken = 0;
     let mut at = 0;
-    // What lies behind the last entry of this mark may supersede it, or be on its way to disk: it is not looked at.
+    // What lies behind the last entry of this mark may supersede it, or be on its way to disk: it is not
+    // looked at.
     while at + BLOCK <= bytes.len() && frames.last().is_none_or(|last| last.index().next() < *until) {
         let offset = read.at.offset + at as u64;
         let header = match Header::parse(&bytes[at..], segment, offset) {

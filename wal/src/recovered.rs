@@ -162,7 +162,8 @@ impl Recovered {
         &self.report
     }
 
-    /// Every live entry in order; superseded ones are skipped. Reads one envelope at a time. After an error it ends.
+    /// Every live entry in order; superseded ones are skipped. Reads one envelope at a time. After an error
+    /// it ends.
     pub fn frames(&mut self) -> impl Iterator<Item = Result<Frame, OpenError>> + '_ {
         Frames { log: self, previous: self.base(), reading: None, ready: VecDeque::new(), ended: false }
     }

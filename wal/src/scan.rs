@@ -1,7 +1,11 @@
-//! The walk over all segments at start: from files to a log that can be trusted, or to the reason why it cannot.
+//! The walk over all segments at start: from files to a log that can be trusted, or to the reason why it
+//! cannot.
 //!
-//! Pure: the files come as [`Blocks`], and nothing is written; a cut is returned for the caller to carry out. The walk checks
-//! every byte that was ever flushed: headers, chains, hashes, padding, and that nothing superseded a committed entry.
+//! Pure: the files come as [`Blocks`], and nothing is written; a cut is returned for the caller to carry out.
+//! The walk checks every byte that was ever flushed: headers, chains, hashes, padding, and that nothing
+//! superseded a committed entry.
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::envelope::{Header, NotAnEnvelope};
 use crate::id::{EntryId, LogIndex};
@@ -263,8 +267,8 @@ impl<B: Blocks> Walk<'_, B> {
         }
     }
 
-    /// Looks for envelopes after the one that does not stand at `offset`. A header in any sector counts for what it says; one that
-    /// stands at a block counts also for where it stands.
+    /// Looks for envelopes after the one that does not stand at `offset`. A header in any sector counts for
+    /// what it says; one that stands at a block counts also for where it stands.
     fn later(&self, window: &mut Window<&B>, header: &SegmentHeader, offset: u64) -> io::Result<Later> {
         let missing = self.found.sequence + 1;
         let mut later = Later::Nothing;

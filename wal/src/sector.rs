@@ -1,8 +1,10 @@
 //! Records that survive a torn block: 512 bytes, hashed, written eight times into one block.
 //!
-//! A power cut keeps or loses whole sectors, so a block torn in any way still holds whole copies of the old record or
-//! of the new one, and the newest counts. A block without a whole copy was damaged some other way. Promise: what
-//! [`newest`] returns was written by [`fill`], bit for bit.
+//! A power cut keeps or loses whole sectors, so a block torn in any way still holds whole copies of the old
+//! record or of the new one, and the newest counts. A block without a whole copy was damaged some other way.
+//! Promise: what [`newest`] returns was written by [`fill`], bit for bit.
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::frame::{u32_at, u64_at, u128_at};
 use xxhash_rust::xxh3::xxh3_128;

@@ -1,7 +1,10 @@
 //! The header of a segment file, and the names of files.
 //!
-//! A header says whose segment it is and where the log stood when it began; by existing it proves that everything
-//! before it was flushed. Its nonce keeps any other bytes from being taken for this segment's envelopes.
+//! A header says whose segment it is and where the log stood when it began; by existing it proves that
+//! everything before it was flushed. Its nonce keeps any other bytes from being taken for this segment's
+//! envelopes.
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::frame::{u32_at, u64_at, u128_at};
 use crate::id::{ChainHash, ClusterId, EntryId, GroupId, LogIndex, NodeId, Term};
@@ -16,7 +19,8 @@ pub const MIN_SEGMENT_BYTES: u64 = 2 * BLOCK_U64;
 /// The name of a file that is still being made. Never read.
 pub const SPARE_NAME: &str = "spare.tmp";
 
-/// Whose log it is. Everything on disk carries it, and nothing of another identity is ever read as this one's.
+/// Whose log it is. Everything on disk carries it, and nothing of another identity is ever read as this
+/// one's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The cluster.

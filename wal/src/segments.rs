@@ -1,8 +1,9 @@
 //! Making segment files: zeros ahead of time, a header and a name when one is needed.
 //!
-//! Order, which the crash argument rests on: zeros written and flushed as `spare.tmp`; header written and flushed; rename;
-//! directory flushed; only then is the segment used. The zeros are real: allocated but unwritten blocks cost
-//! a second flush on every append. A thread of its own does this, because it takes as long as many flushes.
+//! Order, which the crash argument rests on: zeros written and flushed as `spare.tmp`; header written and
+//! flushed; rename; directory flushed; only then is the segment used. The zeros are real: allocated but
+//! unwritten blocks cost a second flush on every append. A thread of its own does this, because it takes as
+//! long as many flushes.
 
 use crate::error::LogError;
 use crate::journal::Next;

@@ -1,7 +1,9 @@
 //! The hard state's file: two slots, written in turn, so that a tear of the newer leaves the older whole.
 //!
-//! A record also carries marks: how much of the log was known flushed, so that a missing tail is noticed, and whether
-//! the directory was closed cleanly. Which of the slots counts is decided by [`decide`], a table.
+//! A record also carries marks: how much of the log was known flushed, so that a missing tail is noticed, and
+//! whether the directory was closed cleanly. Which of the slots counts is decided by [`decide`], a table.
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::frame::{u32_at, u64_at, u128_at};
 use crate::id::{HardState, LogIndex, NodeId, Term};

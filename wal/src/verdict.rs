@@ -1,9 +1,12 @@
 //! Recovery as a table: what the end of a segment means.
 //!
-//! The walk stops at the first place where the next whole envelope (sequence n) does not stand. Everything known about that place is
-//! in [`Facts`]; [`decide`] names the one row of the table that matches. Only [`Verdict::Torn`] ever leads to a cut, and only
-//! without any evidence that n was flushed: an acknowledgement needs the flush, so nothing acknowledged is cut.
-//! What this table cannot see is written in `FORMAT.md`, "Told apart, and not".
+//! The walk stops at the first place where the next whole envelope (sequence n) does not stand. Everything
+//! known about that place is in [`Facts`]; [`decide`] names the one row of the table that matches. Only
+//! [`Verdict::Torn`] ever leads to a cut, and only without any evidence that n was flushed: an
+//! acknowledgement needs the flush, so nothing acknowledged is cut. What this table cannot see is written in
+//! `FORMAT.md`, "Told apart, and not".
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 /// What stands from the stopping place to the end of the segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +134,8 @@ mod tests {
         })
     }
 
-    /// The rows again, each as its own condition: the table is right if each combination meets exactly one, the same.
+    /// The rows again, each as its own condition: the table is right if each combination meets exactly one,
+    /// the same.
     fn rows(f: Facts) -> Vec<Verdict> {
         let last = f.successor == Successor::None;
         let remains = f.remainder == Remainder::Remains;

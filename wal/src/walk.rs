@@ -1,6 +1,9 @@
 //! Reading segments forward, through a window, from anything that has blocks.
 //!
-//! One envelope is in memory at a time, and what is read ahead with it. Frames handed out share the window's bytes.
+//! One envelope is in memory at a time, and what is read ahead with it. Frames handed out share the window's
+//! bytes.
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::envelope::{BodyProblem, Header, NotAnEnvelope, check_body};
 use crate::frame::Frame;
@@ -114,8 +117,8 @@ impl std::fmt::Display for Defect {
     }
 }
 
-/// Looks at `offset` for the envelope with `sequence`; frames of a body go to `take` as they are checked, so they count
-/// only if the answer is [`Found::Whole`].
+/// Looks at `offset` for the envelope with `sequence`; frames of a body go to `take` as they are checked, so
+/// they count only if the answer is [`Found::Whole`].
 pub(crate) fn envelope_at<B: Blocks>(
     window: &mut Window<B>,
     segment: &SegmentHeader,

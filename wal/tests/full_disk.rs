@@ -1,4 +1,5 @@
-//! A real filesystem that is full, and one that is read-only. Needs root and loop mounts; says so loudly where they are missing.
+//! A real filesystem that is full, and one that is read-only. Needs root and loop mounts; says so loudly
+//! where they are missing.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![cfg(target_os = "linux")]
 

@@ -1,4 +1,5 @@
-//! Both writers, through the public interface: what was acknowledged is there after a start, whichever writer comes next.
+//! Both writers, through the public interface: what was acknowledged is there after a start, whichever writer
+//! comes next.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod common;

@@ -22,8 +22,8 @@ impl Buffer {
     }
 
     pub(crate) fn as_mut(&mut self) -> &mut [u8] {
-        // SAFETY: the blocks are contiguous, initialised, and each is exactly `BLOCK` bytes without padding, as asserted
-        // above. The slice borrows `self` mutably, so nothing else sees the bytes while it lives.
+        // SAFETY: the blocks are contiguous, initialised, and each is exactly `BLOCK` bytes without padding,
+        // as asserted above. The slice borrows `self` mutably, so nothing else sees the bytes while it lives.
         unsafe { std::slice::from_raw_parts_mut(self.blocks.as_mut_ptr().cast(), self.blocks.len() * BLOCK) }
     }
 
@@ -31,8 +31,8 @@ impl Buffer {
         self.blocks.len() * BLOCK
     }
 
-    /// For the kernel: byte `at`, which is in bounds or the end. Stays valid when the buffer is moved, until it is resized or
-    /// dropped.
+    /// For the kernel: byte `at`, which is in bounds or the end. Stays valid when the buffer is moved, until
+    /// it is resized or dropped.
     pub(crate) fn pointer_at(&mut self, at: usize) -> *mut u8 {
         self.as_mut()[at..].as_mut_ptr()
     }

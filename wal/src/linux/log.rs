@@ -1,8 +1,9 @@
 //! The writer for Linux: direct writes linked to their flush, on the loop's own ring.
 //!
-//! The same [`Journal`] as the portable writer plans; here its steps become submissions. One write is in flight, the next gathers
-//! meanwhile. The image is copied once, from the frames into an aligned buffer that is used again and again.
-//! Registered buffers are not used: measured, they are worth nothing at 4 KiB and are slower at 64 KiB.
+//! The same [`Journal`] as the portable writer plans; here its steps become submissions. One write is in
+//! flight, the next gathers meanwhile. The image is copied once, from the frames into an aligned buffer that
+//! is used again and again. Registered buffers are not used: measured, they are worth nothing at 4 KiB and
+//! are slower at 64 KiB.
 
 use super::buffer::Buffer;
 use super::ring::{Failure, Finished, JobId, Ring};
@@ -26,8 +27,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-/// The Linux writer. See [`WritePlan`] for what goes in and [`LogEvent`] for what comes out. Give every call the ring that it was started
-/// with.
+/// The Linux writer. See [`WritePlan`] for what goes in and [`LogEvent`] for what comes out. Give every call
+/// the ring that it was started with.
 pub struct UringLog {
     journal: Journal,
     segment: Arc<File>,
@@ -42,7 +43,8 @@ pub struct UringLog {
     /// Rung by the preparer's thread.
     bell: Arc<OwnedFd>,
     rotating: bool,
-    /// Last, so that the lock is released after the preparer is gone. Files in flight carry locks of their own.
+    /// Last, so that the lock is released after the preparer is gone. Files in flight carry locks of their
+    /// own.
     held: Held,
 }
 
@@ -147,8 +149,8 @@ impl UringLog {
         self.journal.submit(plan);
     }
 
-    /// Queues the next write on the ring, if none is in flight; all queued plans that can share it do. The kernel sees it
-    /// with the ring's next [`Ring::submit`] or [`Ring::wait`].
+    /// Queues the next write on the ring, if none is in flight; all queued plans that can share it do. The
+    /// kernel sees it with the ring's next [`Ring::submit`] or [`Ring::wait`].
     pub fn kick(&mut self, ring: &mut Ring) {
         if let Some(bytes) = self.journal.poll_spare() {
             self.preparer.prepare(bytes);
@@ -283,7 +285,8 @@ impl UringLog {
             Ok((header, file)) => {
                 self.segment = Arc::new(file);
                 self.journal.handle_rotated(header);
-                // What waited for the segment does not wait for the loop's next turn, which nothing may bring about.
+                // What waited for the segment does not wait for the loop's next turn, which nothing may bring
+                // about.
                 self.kick(ring);
             }
             Err(error) => self.journal.handle_failed(error),
@@ -451,7 +454,8 @@ mod tests {
         ring.submit().expect("it is taken");
         drop(log);
         drop(ring);
-        // Not acknowledged, so both are right; the lock on the file makes the next opening wait for the write.
+        // Not acknowledged, so both are right; the lock on the file makes the next opening wait for the
+        // write.
         let last = reopen(dir.path()).last();
         assert!(last == before || last == previous);
     }

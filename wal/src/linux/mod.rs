@@ -78,7 +78,8 @@ impl From<Refusal> for StartError {
     }
 }
 
-/// Drops a flushed file's pages, so that direct writes need not invalidate them one by one and reads come from the disk.
+/// Drops a flushed file's pages, so that direct writes need not invalidate them one by one and reads come
+/// from the disk.
 pub(crate) fn forget_cached(file: &File) {
     // Only a hint; the file is as good either way.
     let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);

@@ -1,8 +1,9 @@
-//! The loop's one place to sleep: an io_uring that carries the log's writes and reads, and watches descriptors.
+//! The loop's one place to sleep: an io_uring that carries the log's writes and reads, and watches
+//! descriptors.
 //!
-//! The ring owns the buffers of everything the kernel works on, from submission to the last completion; that is what makes its
-//! interface safe. It assumes one thread, which the type enforces. Completions that do not fit their queue are kept by
-//! the kernel (`IORING_FEAT_NODROP`, required). It does not know what it writes.
+//! The ring owns the buffers of everything the kernel works on, from submission to the last completion; that
+//! is what makes its interface safe. It assumes one thread, which the type enforces. Completions that do not
+//! fit their queue are kept by the kernel (`IORING_FEAT_NODROP`, required). It does not know what it writes.
 
 use super::buffer::Buffer;
 use super::store::{Answers, Judgement, MAX_TRIES, judge_load, judge_store};
@@ -158,8 +159,8 @@ impl Ring {
         })
     }
 
-    /// Watches a descriptor for something to read. Fires once, at once if something is there already; call again to watch on.
-    /// A token that is already watched stays as it is.
+    /// Watches a descriptor for something to read. Fires once, at once if something is there already; call
+    /// again to watch on. A token that is already watched stays as it is.
     pub fn watch(&mut self, fd: BorrowedFd<'_>, token: u32) {
         self.watch_for(fd.as_raw_fd(), Watcher::User(token));
     }
@@ -267,8 +268,8 @@ impl Ring {
                 let mut flags = squeue::Flags::IO_LINK;
                 job.awaited = 2;
                 if quiet_success {
-                    // One completion and one wake for the pair: the flush's, or that of a write that failed or was short, and
-                    // then the cancelled flush is silent (`REQ_F_SKIP_LINK_CQES`).
+                    // One completion and one wake for the pair: the flush's, or that of a write that failed
+                    // or was short, and then the cancelled flush is silent (`REQ_F_SKIP_LINK_CQES`).
                     flags |= squeue::Flags::SKIP_SUCCESS;
                     job.awaited = 1;
                 }
@@ -290,18 +291,19 @@ impl Ring {
                 break;
             }
             for entry in std::iter::once(entry).chain(linked) {
-                // SAFETY: the entry points into the buffer of a job in `self.jobs` and names its file. Both stay there, the buffer
-                // neither resized nor read or written by this program, until the last completion of the submission was
-                // taken in `reap`; `Drop` waits for those that are missing. A buffer's bytes are on the heap and stay where they
-                // are when the job moves. Entries for watching point to no memory.
+                // SAFETY: the entry points into the buffer of a job in `self.jobs` and names its file. Both
+                // stay there, the buffer neither resized nor read or written by this program, until the last
+                // completion of the submission was taken in `reap`; `Drop` waits for those that are missing.
+                // A buffer's bytes are on the heap and stay where they are when the job moves. Entries for
+                // watching point to no memory.
                 unsafe { queue.push(entry) }.expect("room was checked");
             }
             self.pending.pop_front();
         }
     }
 
-    /// Gives the kernel everything queued, in one call; none if there is nothing to give or fetch. A loop that spins
-    /// calls it too: the kernel may hold completions back until it is entered.
+    /// Gives the kernel everything queued, in one call; none if there is nothing to give or fetch. A loop
+    /// that spins calls it too: the kernel may hold completions back until it is entered.
     ///
     /// # Errors
     /// What `io_uring_enter` refuses, except for what passes by itself.
@@ -327,7 +329,8 @@ impl Ring {
         }
     }
 
-    /// Submits, then sleeps until something happens or the time is over. Returns at once if something has happened already.
+    /// Submits, then sleeps until something happens or the time is over. Returns at once if something has
+    /// happened already.
     ///
     /// # Errors
     /// As [`Ring::submit`].
@@ -418,7 +421,8 @@ impl Ring {
             _ => job.answers.write = Some(result),
         }
         if kind == KIND_WRITE && self.quiet_success && (job.work == Work::Store { flush: true }) {
-            // It should have been silent: it failed, and took the flush behind it along without another answer.
+            // It should have been silent: it failed, and took the flush behind it along without another
+            // answer.
             job.answers.flush = Some(-libc::ECANCELED);
         }
         if job.awaited == 0 {
@@ -453,7 +457,8 @@ fn is_passing(error: &io::Error) -> bool {
 }
 
 impl Drop for Ring {
-    /// The kernel may still work on the buffers: they are freed when it says that it is done, and otherwise never.
+    /// The kernel may still work on the buffers: they are freed when it says that it is done, and otherwise
+    /// never.
     fn drop(&mut self) {
         while !self.jobs.is_empty() {
             self.fill();

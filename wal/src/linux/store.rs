@@ -1,7 +1,8 @@
 //! What the kernel's answers to a write and its linked flush mean. Pure.
 //!
-//! A short write breaks the link, so the flush behind it is cancelled and never ran: the rest of the write is submitted again,
-//! with a new flush. A flush that ran and failed is final: the page cache may already call the lost bytes clean.
+//! A short write breaks the link, so the flush behind it is cancelled and never ran: the rest of the write is
+//! submitted again, with a new flush. A flush that ran and failed is final: the page cache may already call
+//! the lost bytes clean.
 
 use crate::sector::BLOCK;
 use rustix::io::Errno;
