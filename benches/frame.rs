@@ -3,7 +3,10 @@
 //! 300-byte commands (a put of 16 B and 256 B with its envelope), batches of 1, 100 and 1000. `build` is paid once on the
 //! leader; `parse` once on each follower, hashes included.
 
+mod cpu;
+
 use bytes::Bytes;
+use cpu::CpuTime;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use wal::frame::{FrameHead, origin};
@@ -29,7 +32,7 @@ fn build(commands: usize) -> Frame {
     builder.commands(head())
 }
 
-fn frames(criterion: &mut Criterion) {
+fn frames(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("frame");
     for commands in [1_usize, 100, 1000] {
         group.throughput(Throughput::Elements(commands as u64));
@@ -45,5 +48,5 @@ fn frames(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, frames);
+criterion_group!(name = benches; config = cpu::criterion(); targets = frames);
 criterion_main!(benches);

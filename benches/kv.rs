@@ -1,6 +1,9 @@
 //! The store alone: what one command costs to apply, and what one read costs, at a size that does not fit the caches.
 
+mod cpu;
+
 use bytes::{Bytes, BytesMut};
+use cpu::CpuTime;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use d_engine::kv::{Store, encode_put};
 use std::hint::black_box;
@@ -28,7 +31,7 @@ fn filled() -> Store {
     store
 }
 
-fn kv(criterion: &mut Criterion) {
+fn kv(criterion: &mut Criterion<CpuTime>) {
     let mut store = filled();
     let mut group = criterion.benchmark_group("kv");
     group.throughput(Throughput::Elements(1));
@@ -58,5 +61,5 @@ fn kv(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, kv);
+criterion_group!(name = benches; config = cpu::criterion(); targets = kv);
 criterion_main!(benches);

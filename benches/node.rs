@@ -4,7 +4,10 @@
 //! messages through the wire's encoding both ways (frames are checked as a follower checks them), apply on three stores,
 //! answers. A flush takes no time and never fails; the clock stands still, so no heartbeat is due.
 
+mod cpu;
+
 use bytes::{Bytes, BytesMut};
+use cpu::CpuTime;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use d_engine::kv::{Store, encode_put};
 use d_engine::node::{Input, Limits, Message, Node, Output, Ticket, wire};
@@ -144,7 +147,7 @@ fn join(parts: &[Bytes]) -> Bytes {
     whole.freeze()
 }
 
-fn node(criterion: &mut Criterion) {
+fn node(criterion: &mut Criterion<CpuTime>) {
     let mut cluster = Cluster::new();
     let leader = cluster.leader().expect("elected in `new`");
     let mut group = criterion.benchmark_group("three nodes");
@@ -157,5 +160,5 @@ fn node(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, node);
+criterion_group!(name = benches; config = cpu::criterion(); targets = node);
 criterion_main!(benches);
