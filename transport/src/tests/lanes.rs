@@ -193,6 +193,38 @@ fn empty_messages_are_held_back_too() {
     assert!(most < 64_000 + 1500 * 16, "{most}");
 }
 
+/// What was held back comes out as the caller takes events, without another datagram.
+#[test]
+fn reading_goes_on_when_there_is_room() {
+    let mut net = Net::new(12, FAIR);
+    for node in [1, 2] {
+        let mut config = config(node, &[1, 2]);
+        config.max_message = 10_000;
+        config.receive_bytes = 64_000;
+        net.join(node, config);
+    }
+    net.connect(1, 2);
+    for _ in 0..50 {
+        net.transport(1).send(PeerId(2), Lane::Log, &[Bytes::from(vec![1; 10_000])]).expect("room");
+    }
+    let mut buffer = Vec::new();
+    let now = net.now;
+    while let Some(transmit) = net.transport(1).poll_transmit(now, &mut buffer) {
+        for datagram in buffer.chunks(transmit.segment_size.unwrap_or(transmit.size)) {
+            let meta = crate::Datagram { from: super::net::address(1), local_ip: None, ecn: None };
+            net.transport(2).handle_datagram(now, meta, datagram.into());
+        }
+    }
+    let arrived = net.transport(2).stats().bytes_received;
+    net.transport(2).settle();
+    assert!(net.transport(2).waiting_bytes < 100_000);
+    let mut taken = 0_u64;
+    while let Some(event) = net.transport(2).poll_event() {
+        taken += u64::from(matches!(event, Event::Received { .. }));
+    }
+    assert!(arrived > 200_000 && taken * 10_000 > arrived - 30_000, "{taken} of {arrived} bytes");
+}
+
 /// A vote whose datagram is lost is repeated well within an election timeout, though nothing follows it.
 #[test]
 fn a_lost_vote_is_repeated_soon() {

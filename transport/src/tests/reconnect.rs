@@ -63,6 +63,13 @@ fn simultaneous_dials_leave_one_connection() {
             assert!(net.transport(node).is_connected(other), "seed {seed}");
             let open: Vec<_> = net.transport(node).links.iter().flatten().map(|link| link.dialed).collect();
             assert_eq!(open.len(), 1, "seed {seed}: node {node} has one link");
+            if seed % 3 == 0 && lost == 0 {
+                let stats = net.transport(node).stats();
+                assert!(
+                    stats.dials <= 1 && stats.disconnections <= 1,
+                    "seed {seed}: settled at once, {stats:?}"
+                );
+            }
             if seed % 7 == 0 && lost == 0 {
                 assert_eq!(open[0].is_some(), node == 1, "seed {seed}: the lower id's dial stays");
             }
