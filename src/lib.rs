@@ -1,8 +1,50 @@
-//! d-engine.
+//! A Raft engine that a program embeds: acknowledged means on disk on a majority.
+//!
+//! ```
+//! use d_engine::prelude::*;
+//! use std::time::Duration;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // In memory, for a test; `EmbeddedEngine::builder()` for one that keeps its data.
+//! let engine = EmbeddedEngine::ephemeral().await?;
+//! engine.wait_ready(Duration::from_secs(10)).await?;
+//!
+//! let client = engine.client();
+//! let written = client.put("color", "blue").await?;
+//! let read = client.get("color").await?;
+//! assert_eq!(read.value.expect("just written").value, "blue");
+//! assert_eq!(read.revision, written.revision);
+//!
+//! // Take a lock: create the key only if nobody has it.
+//! let swap = client.compare_and_swap("lock", Expected::Absent, "me").await?;
+//! assert!(swap.value.is_done());
+//!
+//! engine.stop().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! Any async runtime will do, and none is needed: the futures are woken by plain wakers, and the engine runs on a thread
+//! of its own. The library installs no logger, allocator, metrics recorder or signal handler.
+#![doc = include_str!("ARCHITECTURE.md")]
 
+pub mod api;
 pub mod config;
+pub mod embedded;
 pub mod kv;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod node;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod raft;
+mod runtime;
+
+/// All that a first program needs.
+pub mod prelude {
+    pub use crate::api::{
+        AdminError, Answer, ClientApi, Durability, Leadership, ReadError, ReadLevel, ReadyError, StartError,
+        StopError, Swap, WriteError,
+    };
+    pub use crate::embedded::{Builder, EmbeddedClient, EmbeddedEngine, Pipeline, Runtime};
+    pub use crate::kv::{Expected, KeyValue, Page, Revision};
+    pub use wal::NodeId;
+}

@@ -58,12 +58,12 @@ fn live(machine: &mut Machine, model: &mut Model, committed: &mut usize, actions
                 let hard_state = (*vote || machine.term > model.hard_state.term && back > 0)
                     .then_some(HardState { term: machine.term, vote: None })
                     .filter(|state| state.term > model.hard_state.term);
-                written.append(&frames);
+                let first = usize::try_from(frames[0].index().0).expect("small");
                 if *commit {
-                    // As a follower that learns with the entries that they are decided.
-                    *committed = written.frames.len();
+                    *committed = (first - 1).max(*committed);
                 }
-                machine.submit(hard_state, frames, LogIndex(*committed as u64));
+                machine.submit(hard_state, frames.clone(), LogIndex(*committed as u64));
+                written.append(&frames);
                 written.hard_state = hard_state.unwrap_or(written.hard_state);
             }
             Action::Vote(ahead) => {
@@ -129,7 +129,7 @@ proptest! {
             model.hard_state = expected(&model);
             machine = again;
             machine.term = Term(machine.term.0.max(model.hard_state.term.0));
-            committed = commit;
+            committed = committed.min(model.frames.len());
         }
     }
 }

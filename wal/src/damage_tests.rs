@@ -157,20 +157,6 @@ fn every_zeroed_stale_or_swapped_sector_and_block_is_seen() {
     }
 }
 
-/// The disk lied about the newest state record: its slot is as it was two records before. The slots alone look
-/// like an earlier, sound pair; the log was written later and names the record.
-#[test]
-fn a_state_record_that_the_log_knows_and_the_disk_lost_is_missed() {
-    let (truth, past) = truth(Ending::Killed);
-    let newest = truth.disk.inspect().expect("whole").state;
-    let at = usize::try_from(newest.offset()).expect("small");
-    let mut stale = truth.disk.clone();
-    let before = past.iter().rev().find(|old| old.state[at..][..BLOCK] != truth.disk.state[at..][..BLOCK]);
-    stale.state[at..][..BLOCK].copy_from_slice(&before.expect("it was written").state[at..][..BLOCK]);
-    assert!(crate::state::read(&stale.state, &crate::memory::IDENTITY).is_ok(), "alone it looks sound");
-    assert!(matches!(stale.inspect(), Err(NotOpened::Log(Refused::Corrupt { file, .. })) if file == "state"));
-}
-
 #[test]
 fn every_other_length_of_every_file_is_refused() {
     let (truth, _) = truth(Ending::Killed);

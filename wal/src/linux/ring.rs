@@ -364,6 +364,17 @@ impl Ring {
         }
     }
 
+    /// Whether something has happened that was not polled yet. A system call only if the kernel has something to hand over,
+    /// so it may be asked in a loop.
+    pub fn has_news(&mut self) -> bool {
+        self.reap();
+        if self.uring.submission().taskrun() {
+            // What it refuses, the next `wait` reports.
+            let _ = self.submit();
+        }
+        !self.ready.is_empty() || !self.finished.is_empty() || self.log_ready
+    }
+
     /// The token of a descriptor that has become readable (or failed, which reading it will tell).
     pub fn poll_ready(&mut self) -> Option<u32> {
         self.reap();
