@@ -1,0 +1,57 @@
+//! The store as the loop and its callers share it: the loop writes, once per batch; everybody reads.
+
+use crate::kv::{CommandError, Limits, Reply, Store};
+use crate::node::StateMachine;
+use bytes::{Bytes, BytesMut};
+use parking_lot::RwLock;
+use std::sync::Arc;
+use wal::Frame;
+
+/// The node's state machine: a [`Store`] that callers read on their own threads.
+pub(crate) struct SharedStore {
+    store: Arc<RwLock<Store>>,
+    admitted: Limits,
+}
+
+impl SharedStore {
+    pub(crate) fn new(store: Arc<RwLock<Store>>, admitted: Limits) -> Self {
+        Self { store, admitted }
+    }
+
+    /// Number of keys, and bytes of keys and values.
+    pub(crate) fn size(&self) -> (usize, u64) {
+        let store = self.store.read();
+        (store.len(), store.bytes())
+    }
+}
+
+impl StateMachine for SharedStore {
+    type Reply = Reply;
+    type Refusal = CommandError;
+
+    /// One lock for the whole entry, so that a reader sees all of a batch or nothing of it.
+    fn apply(&mut self, entry: &Frame, replies: &mut Vec<Reply>) {
+        let mut store = self.store.write();
+        replies.extend(entry.commands().map(|command| store.apply(&command)));
+    }
+
+    fn check(&self, command: &[u8]) -> Result<(), CommandError> {
+        self.admitted.check(command)
+    }
+
+    fn revision(&self) -> u64 {
+        self.store.read().revision().0
+    }
+
+    fn digest(&self) -> u128 {
+        self.store.read().digest()
+    }
+
+    fn encode_reply(reply: &Reply, out: &mut BytesMut) {
+        reply.encode_into(out);
+    }
+
+    fn decode_reply(bytes: &Bytes) -> Option<Reply> {
+        Reply::decode(bytes).ok()
+    }
+}

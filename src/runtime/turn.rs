@@ -1,0 +1,397 @@
+//! The loop: what both drivers turn.
+//!
+//! A turn takes what has come in (the log's completions, datagrams, callers' submissions, timeouts), hands it to the
+//! node, and executes what the node wants done, once: one plan to the disk, one pass over the socket, one delivery to
+//! the waiting callers. Then it says how long the driver may sleep. Each step is bounded, so none starves another; what
+//! exceeds a bound is taken in the next turn, which then follows at once.
+//!
+//! It decides nothing: the node does. It is where promises are kept that the node cannot keep alone: a write's messages
+//! are freed only by the log's proof, and after the first failure of the log nothing leaves this process any more.
+
+use super::clock;
+use super::disk::Disk;
+use super::mailbox::{Address, Wakes};
+use super::network::{Done, Network};
+use super::shared::{Failure, Outcome, Shared, Submission};
+use super::store::SharedStore;
+use crate::api::{Counters, Leadership, Member, Status, StopReason};
+use crate::kv::{CommandError, Revision};
+use crate::node::{self, Input, Node, Output, Reply, RequestError, Ticket};
+use crate::raft::{Membership, Mono, Now, TransferRefused, Write};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use wal::{Flushed, LogEvent, NodeId};
+
+/// Calls taken in one turn. A batch of them is one entry of the log.
+const SUBMISSIONS: usize = 4096;
+/// Messages of peers taken in one turn.
+const MESSAGES: usize = 1024;
+/// Completions of the log taken in one turn.
+const LOG_EVENTS: usize = 64;
+
+/// How a turn ended.
+#[derive(Debug)]
+pub(crate) enum Rest {
+    /// There is more to do already.
+    Again,
+    /// Nothing to do before this time, unless something comes in.
+    Until(Option<Mono>),
+    /// The loop has ended.
+    Over(StopReason),
+}
+
+/// Everything that one loop owns.
+pub(crate) struct Loop<D> {
+    shared: Arc<Shared>,
+    node: Node<SharedStore>,
+    disk: D,
+    /// A lone node has none.
+    network: Option<Network>,
+    /// Handed to the log and not yet durable, in order.
+    writes: VecDeque<Write>,
+    alarms: BTreeSet<(Mono, u64)>,
+    outbox: Vec<(Address, Outcome)>,
+    wakes: Wakes,
+    parts: Vec<bytes::Bytes>,
+    over: Option<StopReason>,
+    runtime: &'static str,
+    turns: u64,
+    sleeps: u64,
+    malformed: u64,
+}
+
+/// What a loop is made of.
+pub(crate) struct Pieces<D> {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) node: Node<SharedStore>,
+    pub(crate) disk: D,
+    pub(crate) network: Option<Network>,
+    pub(crate) runtime: &'static str,
+}
+
+impl<D: Disk> Loop<D> {
+    pub(crate) fn new(pieces: Pieces<D>) -> Self {
+        let Pieces { shared, node, disk, network, runtime } = pieces;
+        Self {
+            shared,
+            node,
+            disk,
+            network,
+            writes: VecDeque::new(),
+            alarms: BTreeSet::new(),
+            outbox: Vec::new(),
+            wakes: Wakes::default(),
+            parts: Vec::new(),
+            over: None,
+            runtime,
+            turns: 0,
+            sleeps: 0,
+            malformed: 0,
+        }
+    }
+
+    /// One turn.
+    pub(crate) fn turn(&mut self) -> Rest {
+        let (now, instant) = (clock::now(), Instant::now());
+        self.turns += 1;
+        let taken = [self.take_log_events(now), self.take_messages(now, instant), self.take_submissions(now)];
+        self.take_timeouts(now);
+        self.execute(instant);
+        let sent = self.submit(instant);
+        self.deliver();
+        if self.over.is_none() && self.shared.is_stopping() {
+            self.end(StopReason::Requested);
+        }
+        if let Some(reason) = self.over.clone() {
+            return Rest::Over(reason);
+        }
+        if sent == Done::Part || taken.contains(&Done::Part) {
+            return Rest::Again;
+        }
+        self.sleeps += 1;
+        Rest::Until(self.next_timeout(now, instant))
+    }
+
+    fn take_log_events(&mut self, now: Now) -> Done {
+        for _ in 0..LOG_EVENTS {
+            match self.disk.poll() {
+                None => return Done::All,
+                Some(LogEvent::Flushed(proof)) => self.free_promises(now, proof),
+                Some(LogEvent::Fetched { token, frames }) => {
+                    self.node.handle(now, Input::Fetched { peer: NodeId(token), frames });
+                }
+                Some(LogEvent::FetchFailed { token, error }) => {
+                    tracing::error!(peer = token, "old entries cannot be read for a peer: {error}");
+                    self.node.handle(now, Input::Fetched { peer: NodeId(token), frames: Vec::new() });
+                }
+                // The node answers its callers and halts; `execute` ends the loop.
+                Some(LogEvent::Failed(error)) => self.node.handle(now, Input::LogFailed(error.to_string())),
+                Some(other) => unreachable!("the log of this version does not say {other:?}"),
+            }
+        }
+        Done::Part
+    }
+
+    /// The log proves that a write and all before it are durable: their promises may leave.
+    fn free_promises(&mut self, now: Now, proof: Flushed) {
+        while self.writes.front().is_some_and(|write| write.id() <= proof.id()) {
+            let Some(write) = self.writes.pop_front() else { break };
+            self.node.handle(now, Input::Written(write.flushed(proof)));
+        }
+    }
+
+    fn take_messages(&mut self, now: Now, instant: Instant) -> Done {
+        let Some(network) = &mut self.network else { return Done::All };
+        let received = network.receive(instant);
+        for _ in 0..MESSAGES {
+            let Some(event) = network.poll_event() else { return received };
+            match event {
+                transport::Event::Received { peer, message, .. } => match node::wire::decode(message) {
+                    Ok(message) => self.node.handle(now, Input::Message { from: NodeId(peer.0), message }),
+                    Err(error) => {
+                        self.malformed += 1;
+                        tracing::warn!(%peer, "a message was dropped: {error}");
+                    }
+                },
+                transport::Event::Connected { peer, .. } => {
+                    self.node.handle(now, Input::Connected(NodeId(peer.0)))
+                }
+                transport::Event::Disconnected { peer, reason } => {
+                    tracing::debug!(%peer, ?reason, "connection lost");
+                    self.node.handle(now, Input::Disconnected(NodeId(peer.0)));
+                }
+                // The transport has counted and logged it.
+                _ => {}
+            }
+        }
+        Done::Part
+    }
+
+    fn take_submissions(&mut self, now: Now) -> Done {
+        for _ in 0..SUBMISSIONS {
+            let Some(submission) = self.shared.next_submission() else { return Done::All };
+            let ticket = Ticket(submission.address().pack());
+            match submission {
+                Submission::Propose { command, .. } => {
+                    self.node.handle(now, Input::Propose { ticket, command })
+                }
+                Submission::Read { .. } => self.node.handle(now, Input::Read { ticket }),
+                Submission::Transfer { to, .. } => {
+                    self.node.handle(now, Input::TransferLeadership { ticket, to })
+                }
+                Submission::Alarm { at, .. } => drop(self.alarms.insert((at, ticket.0))),
+                Submission::Disarm { address, at } => {
+                    if self.alarms.remove(&(at, ticket.0)) {
+                        self.outbox.push((address, Outcome::Alarm));
+                    }
+                }
+                Submission::Status { address } => {
+                    let status = Outcome::Status(Box::new(self.status()));
+                    self.outbox.push((address, status));
+                }
+            }
+        }
+        Done::Part
+    }
+
+    fn take_timeouts(&mut self, now: Now) {
+        if self.node.poll_timeout().is_some_and(|due| due <= now.mono) {
+            self.node.handle(now, Input::Timeout);
+        }
+        while self.alarms.first().is_some_and(|&(at, _)| at <= now.mono) {
+            let Some((_, ticket)) = self.alarms.pop_first() else { break };
+            self.outbox.push((Address::unpack(ticket), Outcome::Alarm));
+        }
+    }
+
+    /// Does what the node wants done.
+    fn execute(&mut self, instant: Instant) {
+        while let Some(output) = self.node.poll_output() {
+            match output {
+                Output::Write(write) => {
+                    self.disk.submit(write.plan());
+                    self.writes.push_back(write);
+                }
+                Output::Send { to, message } => self.send(to, &message),
+                Output::Fetch(fetch) => self.disk.fetch(wal::Fetch {
+                    token: fetch.peer.0,
+                    from: fetch.from,
+                    max_bytes: fetch.max_bytes,
+                }),
+                // Disk and network work while entries are applied.
+                Output::Submit => {
+                    let _ = self.submit(instant);
+                }
+                Output::Answers(answers) => self.answer(answers),
+                Output::Leadership(leadership) => {
+                    tracing::info!(term = %leadership.term, leader = ?leadership.leader, role = ?leadership.role, "leadership");
+                    let node::Leadership { term, leader, .. } = leadership;
+                    self.shared.publish_leadership(Leadership { term: term.0, leader });
+                }
+                Output::Halt(reason) => self.fail(reason.to_string()),
+            }
+        }
+    }
+
+    /// Starts the disk and sends. The lease comes first: a leader that lets go of it must not be read from by the time
+    /// anybody hears of that.
+    fn submit(&mut self, instant: Instant) -> Done {
+        self.shared.publish_lease(self.node.lease());
+        self.disk.kick();
+        self.network.as_mut().map_or(Done::All, |network| network.transmit(instant))
+    }
+
+    fn answer(&mut self, answers: Vec<node::Answer<SharedStore>>) {
+        let durability = self.shared.durability;
+        let reason = self.over.clone().unwrap_or(StopReason::Requested);
+        self.outbox.extend(answers.into_iter().map(|node::Answer { ticket, outcome }| {
+            let outcome = match outcome {
+                Ok(Reply::Applied(reply)) => Outcome::Applied { reply, durability },
+                Ok(Reply::Readable) => Outcome::Readable,
+                Ok(Reply::Transferred) => Outcome::Transferred,
+                Err(error) => Outcome::Failed(failure(error, &reason)),
+            };
+            (Address::unpack(ticket.0), outcome)
+        }));
+    }
+
+    /// What is not sent is lost, like a datagram: Raft repeats what matters.
+    fn send(&mut self, to: NodeId, message: &node::Message) {
+        let Some(network) = &mut self.network else { return };
+        let lane = match message.lane() {
+            node::wire::Lane::Control => transport::Lane::Control,
+            node::wire::Lane::Log => transport::Lane::Log,
+        };
+        self.parts.clear();
+        node::wire::encode(message, &mut self.parts);
+        if let Err(error) = network.transport.send(transport::PeerId(to.0), lane, &self.parts) {
+            tracing::trace!(%to, "not sent: {error}");
+        }
+    }
+
+    fn deliver(&mut self) {
+        if !self.outbox.is_empty() {
+            self.shared.mailboxes.deliver(self.outbox.drain(..), &mut self.wakes);
+        }
+    }
+
+    fn next_timeout(&mut self, now: Now, instant: Instant) -> Option<Mono> {
+        let network = self.network.as_mut().and_then(|network| network.poll_timeout(instant));
+        let network = network.map(|due| now.mono.after(due.saturating_duration_since(instant)));
+        let alarm = self.alarms.first().map(|&(at, _)| at);
+        [self.node.poll_timeout(), network, alarm].into_iter().flatten().min()
+    }
+
+    /// Ends the loop because going on would be wrong. Nothing is acknowledged after this.
+    pub(crate) fn fail(&mut self, reason: String) {
+        tracing::error!("the engine stops itself: {reason}");
+        self.end(StopReason::Failed(reason.into()));
+    }
+
+    /// Ends the loop: whoever waits is answered, nothing more is taken. The first reason stays.
+    pub(crate) fn end(&mut self, reason: StopReason) -> StopReason {
+        if let Some(first) = &self.over {
+            return first.clone();
+        }
+        self.over = Some(reason.clone());
+        self.node.stop();
+        // What the node still had to send or write is not done: it has promised none of it to anybody.
+        while let Some(output) = self.node.poll_output() {
+            if let Output::Answers(answers) = output {
+                self.answer(answers);
+            }
+        }
+        self.deliver();
+        self.shared.close(&reason);
+        reason
+    }
+
+    /// Lets go of everything: the peers are told, and after an orderly end the log is made whole and marked so.
+    pub(crate) fn close(self) -> Result<(), wal::LogError> {
+        if let Some(mut network) = self.network {
+            network.close(Instant::now());
+        }
+        match self.over {
+            Some(StopReason::Requested) => self.disk.close(),
+            // Dropping the writer leaves the log as it is: the next start finds out what is there.
+            _ => Ok(()),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let node = self.node.status();
+        let log = self.disk.stats();
+        let transport = self.network.as_ref().map(|network| network.transport.stats()).unwrap_or_default();
+        let (keys, bytes) = self.node.machine().size();
+        let node::Leadership { term, leader, role } = node.leadership;
+        Status {
+            id: self.node.raft().config().id,
+            role,
+            leadership: Leadership { term: term.0, leader },
+            last_index: node.last.0,
+            commit_index: node.commit.0,
+            applied_index: node.applied.0,
+            revision: Revision(node.revision),
+            digest: node.digest,
+            keys,
+            bytes,
+            members: members(&node.membership),
+            connected_peers: transport.connected,
+            runtime: self.runtime,
+            counters: Counters {
+                flushes: log.flushes,
+                disk_bytes: log.disk_bytes,
+                batches: log.frames,
+                turns: self.turns,
+                sleeps: self.sleeps,
+                wakes: self.shared.mailboxes.wakes(),
+                elections: node.counters.elections,
+                lease_reads: self.shared.reads.lease.load(Ordering::Relaxed),
+                lease_misses: self.shared.reads.lease_missed.load(Ordering::Relaxed),
+                busy: self.shared.reads.busy.load(Ordering::Relaxed),
+                malformed: self.malformed + node.counters.malformed,
+                refused_connections: transport.refused_total(),
+            },
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn network(&self) -> Option<&Network> {
+        self.network.as_ref()
+    }
+
+    /// For a driver that sleeps in the disk's ring.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn disk_and_network(&mut self) -> (&mut D, Option<&Network>) {
+        (&mut self.disk, self.network.as_ref())
+    }
+}
+
+fn members(membership: &Membership) -> Vec<Member> {
+    membership.members().into_iter().map(|id| Member { id, votes: membership.is_voter(id) }).collect()
+}
+
+/// The node's words for what went wrong, as seen by a caller of this engine.
+fn failure(error: RequestError<CommandError>, reason: &StopReason) -> Failure {
+    match error {
+        RequestError::Refused(error) => Failure::Refused(error),
+        RequestError::RefusedByLeader(reason) => Failure::NotAllowed(reason),
+        RequestError::TooLarge { .. } => Failure::NotAllowed(error.to_string()),
+        RequestError::Busy { .. } => Failure::Busy,
+        // Another entry took the command's place for good: it may be sent again, like one that was never taken.
+        RequestError::NoLeader | RequestError::ReadTimeout | RequestError::Superseded => Failure::NoLeader,
+        RequestError::OutcomeUnknown => match reason {
+            StopReason::Requested => Failure::Unknown,
+            StopReason::Failed(_) => Failure::Interrupted(reason.clone()),
+        },
+        RequestError::Stopped => Failure::Stopped(reason.clone()),
+        RequestError::Transfer(TransferRefused::NotLeader) => Failure::NotLeader,
+        RequestError::Transfer(refused) => Failure::NotAllowed(refused.to_string()),
+        RequestError::TransferTimeout(_) => Failure::Timeout,
+    }
+}
