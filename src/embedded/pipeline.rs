@@ -1,0 +1,245 @@
+//! [`Pipeline`]: many operations in flight from one thread.
+
+use super::client::{
+    check_key, encode_delete, encode_put, encode_swap, look_now, read_error, swap_of, was_there, write_error,
+    written,
+};
+use crate::api::{Answer, ReadError, Swap, WriteError};
+use crate::kv::{Expected, KeyValue, Reply};
+use crate::runtime::mailbox::{Address, Handle};
+use crate::runtime::shared::{Failure, Outcome, Shared, Submission};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{Thread, ThreadId};
+
+/// Keeps many operations in flight from one thread or task.
+///
+/// Every operation gets a number and returns at once. Answers come in batches, in the order in which they became known;
+/// a batch costs one wake-up however many answers it holds. Operations in flight at the same time take effect in any
+/// order, as those of different clients do; wait for an answer before sending what depends on it.
+///
+/// Dropping a pipeline takes back nothing: operations in flight may still happen.
+///
+/// ```
+/// use d_engine::prelude::*;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = EmbeddedEngine::ephemeral().await?;
+/// engine.wait_ready(std::time::Duration::from_secs(10)).await?;
+///
+/// let mut pipeline = engine.client().pipeline();
+/// for n in 0..100 {
+///     pipeline.put(format!("key-{n}"), "value")?;
+/// }
+/// let mut done = Vec::new();
+/// while pipeline.in_flight() > 0 {
+///     // One wake-up, many answers. Without an executor: `pipeline.wait(&mut done)`.
+///     pipeline.next_batch(&mut done).await;
+/// }
+/// assert_eq!(done.len(), 100);
+/// assert!(done.iter().all(|done| done.result.is_ok()));
+/// # engine.stop().await?;
+/// # Ok(()) }
+/// ```
+pub struct Pipeline {
+    shared: Arc<Shared>,
+    mailbox: Handle<Outcome>,
+    next: u64,
+    in_flight: usize,
+    /// Keys of reads in flight, by number.
+    reads: BTreeMap<u64, Bytes>,
+    batch: Vec<(u64, Outcome)>,
+    /// Wakes the thread that last waited.
+    parked: Option<(ThreadId, Waker)>,
+}
+
+/// The answer to one operation of a [`Pipeline`].
+#[derive(Debug)]
+pub struct Completion {
+    /// The number the operation got.
+    pub number: u64,
+    /// What became of it.
+    pub result: Result<Completed, PipelineError>,
+}
+
+/// What an operation of a [`Pipeline`] gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Completed {
+    /// A put was acknowledged.
+    Put(Answer<()>),
+    /// A delete was acknowledged; the value says whether the key was there.
+    Delete(Answer<bool>),
+    /// A compare-and-swap was decided.
+    Swap(Answer<Swap>),
+    /// A read was answered.
+    Get(Answer<Option<KeyValue>>),
+}
+
+/// Why an operation of a [`Pipeline`] failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// A write, and whether it may have happened.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").field("in_flight", &self.in_flight).finish_non_exhaustive()
+    }
+}
+
+impl Pipeline {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let mailbox = shared.mailboxes.open();
+        let (reads, batch) = (BTreeMap::new(), Vec::new());
+        Self { shared, mailbox, next: 0, in_flight: 0, reads, batch, parked: None }
+    }
+
+    /// Sends a put; returns its number.
+    ///
+    /// # Errors
+    /// [`WriteError`], and then nothing was sent: `Busy` when the engine's queue is full.
+    pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<u64, WriteError> {
+        let command = encode_put(&self.shared, key.as_ref(), value.as_ref())?;
+        self.propose(command)
+    }
+
+    /// Sends a delete; returns its number.
+    ///
+    /// # Errors
+    /// [`WriteError`], and then nothing was sent: `Busy` when the engine's queue is full.
+    pub fn delete(&mut self, key: impl AsRef<[u8]>) -> Result<u64, WriteError> {
+        let command = encode_delete(&self.shared, key.as_ref())?;
+        self.propose(command)
+    }
+
+    /// Sends a compare-and-swap; returns its number.
+    ///
+    /// # Errors
+    /// [`WriteError`], and then nothing was sent: `Busy` when the engine's queue is full.
+    pub fn compare_and_swap(
+        &mut self,
+        key: impl AsRef<[u8]>,
+        expected: &Expected,
+        new: impl AsRef<[u8]>,
+    ) -> Result<u64, WriteError> {
+        let command = encode_swap(&self.shared, key.as_ref(), expected, new.as_ref())?;
+        self.propose(command)
+    }
+
+    /// Sends a linearizable read; returns its number.
+    ///
+    /// # Errors
+    /// [`ReadError`], and then nothing was sent: `Busy` when the engine's queue is full.
+    pub fn get(&mut self, key: impl AsRef<[u8]>) -> Result<u64, ReadError> {
+        let key = key.as_ref();
+        check_key(&self.shared, key)?;
+        let number = self.send(|address| Submission::Read { address }).map_err(read_error)?;
+        self.reads.insert(number, Bytes::copy_from_slice(key));
+        Ok(number)
+    }
+
+    /// Operations whose answers have not been taken.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Sleeps until there are answers and appends them to `into`. Returns at once when nothing is in flight.
+    pub fn wait(&mut self, into: &mut Vec<Completion>) {
+        let thread = std::thread::current();
+        let waker = match self.parked.take() {
+            Some((id, waker)) if id == thread.id() => waker,
+            _ => Waker::from(Arc::new(Unpark(thread.clone()))),
+        };
+        let mut cx = Context::from_waker(&waker);
+        while self.poll_batch(into, &mut cx).is_pending() {
+            std::thread::park();
+        }
+        self.parked = Some((thread.id(), waker));
+    }
+
+    /// Completes when there are answers, and appends them to `into`; at once when nothing is in flight.
+    pub async fn next_batch(&mut self, into: &mut Vec<Completion>) {
+        std::future::poll_fn(|cx| self.poll_batch(into, cx)).await;
+    }
+
+    /// [`next_batch`](Self::next_batch) as a poll.
+    pub fn poll_batch(&mut self, into: &mut Vec<Completion>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.in_flight == 0 {
+            return Poll::Ready(());
+        }
+        if self.mailbox.poll_collected(&mut self.batch, cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.in_flight -= self.batch.len();
+        for (number, outcome) in self.batch.drain(..) {
+            let read = if self.reads.is_empty() { None } else { self.reads.remove(&number) };
+            let result = match read {
+                Some(key) => finish_read(&self.shared, &key, outcome),
+                None => finish_write(outcome),
+            };
+            into.push(Completion { number, result });
+        }
+        Poll::Ready(())
+    }
+
+    fn propose(&mut self, command: Bytes) -> Result<u64, WriteError> {
+        self.send(|address| Submission::Propose { address, command }).map_err(write_error)
+    }
+
+    fn send(&mut self, ask: impl FnOnce(Address) -> Submission) -> Result<u64, Failure> {
+        let number = self.next;
+        let address = self.mailbox.reserve_collected(number);
+        if let Err(failure) = self.shared.submit(ask(address)) {
+            self.mailbox.release(address);
+            return Err(failure);
+        }
+        self.next += 1;
+        self.in_flight += 1;
+        Ok(number)
+    }
+}
+
+fn finish_write(outcome: Outcome) -> Result<Completed, PipelineError> {
+    let Answer { value: reply, revision, durability } = match outcome {
+        Outcome::Applied { reply, durability } => written(reply, durability)?,
+        Outcome::Failed(failure) => return Err(write_error(failure).into()),
+        other => unreachable!("a command is answered with its reply, not {other:?}"),
+    };
+    Ok(match reply {
+        Reply::Put { .. } => Completed::Put(Answer { value: (), revision, durability }),
+        Reply::Deleted { .. } => Completed::Delete(Answer { value: was_there(&reply), revision, durability }),
+        reply => Completed::Swap(Answer { value: swap_of(reply), revision, durability }),
+    })
+}
+
+fn finish_read(shared: &Shared, key: &[u8], outcome: Outcome) -> Result<Completed, PipelineError> {
+    match outcome {
+        Outcome::Readable => Ok(Completed::Get(look_now(shared, |store| store.get(key)))),
+        Outcome::Failed(failure) => Err(read_error(failure).into()),
+        other => unreachable!("a read is answered with leave to read, not {other:?}"),
+    }
+}
+
+/// Wakes a parked thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
