@@ -678,6 +678,7 @@ impl<M: StateMachine> Restoring<M> {
     pub fn begin(mut self, now: Now, founders: &Membership) -> Node<M> {
         self.node.now = now;
         self.node.raft.begin(now, founders);
+        self.node.writes.started_in = self.node.raft.term();
         self.node.note_leadership();
         self.node
     }

@@ -14,6 +14,18 @@ pub struct Message {
     pub body: Body,
 }
 
+impl Message {
+    /// What an accepting answer to an append says: the last entry, and the probe.
+    pub(super) fn acceptance(&self) -> Option<(LogIndex, u64)> {
+        match self.body {
+            Body::Appended(Appended { outcome: AppendOutcome::Accepted { matched }, probe }) => {
+                Some((matched, probe))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// What a message says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {

@@ -365,11 +365,9 @@ impl Raft {
                 timestamp_ms: 0,
             };
             self.append_own(wal::FrameBuilder::membership(head, &founders.encode()));
-        } else {
-            // A restart forgets what was promised to a leader, so the promise is renewed for its full length.
-            self.promised_until = Some(now.mono.after(self.config.election_timeout));
         }
-        if self.hard != self.submitted {
+        if self.hard.term > Term::ZERO {
+            // A restart forgets what was promised to a leader, so the promise is renewed for its full length.
             self.promised_until = Some(now.mono.after(self.config.election_timeout));
         }
         self.restart_election_timer(now);
@@ -556,16 +554,17 @@ impl Raft {
     }
 
     /// Sends once everything gathered so far is durable. Acknowledgements of one flush to one leader become one: the
-    /// last speaks for those before it.
+    /// highest speaks for all.
     fn send_after_write(&mut self, to: NodeId, body: Body) {
         let message = Message { term: self.hard.term, body };
-        let accepted = |message: &Message| matches!(&message.body, Body::Appended(a) if matches!(a.outcome, AppendOutcome::Accepted { .. }));
         if let Some((last_to, last)) = self.draft.then.last_mut()
             && (*last_to, last.term) == (to, message.term)
-            && accepted(last)
-            && accepted(&message)
+            && let Some((earlier, one)) = last.acceptance()
+            && let Some((later, other)) = message.acceptance()
         {
-            *last = message;
+            // Appends may have been reordered: the highest speaks for all.
+            let outcome = AppendOutcome::Accepted { matched: earlier.max(later) };
+            last.body = Body::Appended(message::Appended { outcome, probe: one.max(other) });
             return;
         }
         self.draft.then.push((to, message));
@@ -615,6 +614,7 @@ impl Raft {
             // Nothing that waits for the disk will ever leave.
             self.draft = Draft::default();
             self.role = Role::Follower;
+            self.leader = None;
             self.outputs.push_back(Output::Halt(why));
         }
     }

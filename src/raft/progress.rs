@@ -82,7 +82,8 @@ impl Progress {
         while self.in_flight.front().is_some_and(|&(last, ..)| last <= self.matched) {
             self.in_flight_bytes -= self.in_flight.pop_front().expect("just seen").1;
         }
-        if matches!(self.mode, Mode::Probe(_)) {
+        // An acceptance from before the probe does not answer it: what was sent since may be lost.
+        if matches!(self.mode, Mode::Probe(Some((_, probed))) if probed <= matched) {
             self.mode = Mode::Stream;
         }
     }
