@@ -48,6 +48,7 @@ impl Cluster {
                     append_bytes: 1 << 20,
                     in_flight_bytes: 4 << 20,
                     durability: Durability::DiskFirst,
+                    unflushed_entries: 32,
                 };
                 let empty = Restored {
                     hard_state: HardState::default(),

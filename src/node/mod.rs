@@ -29,6 +29,7 @@
 //!     append_bytes: 1 << 20,
 //!     in_flight_bytes: 4 << 20,
 //!     durability: Durability::DiskFirst,
+//!     unflushed_entries: 32,
 //! };
 //! let empty_disk = Restored { hard_state: HardState::default(), commit: LogIndex(0), standing: Standing::Whole };
 //! let founders = d_engine::raft::Membership::of_voters([NodeId(1)])?;
@@ -98,9 +99,6 @@ pub struct Limits {
     /// Entries of a `DiskFirst` leader that may be on the way to its own disk. One is enough to keep a disk busy: the
     /// next batch gathers meanwhile.
     pub batches_in_flight: u64,
-    /// Entries of a `MemFirst` leader that may be waiting for its own disk: the window that power loss of a majority
-    /// can cost.
-    pub unflushed_batches: u64,
     /// Bytes of decided entries kept in memory for peers that are a little behind.
     pub cache_bytes: usize,
     /// Calls waiting for an answer.
@@ -116,7 +114,6 @@ impl Default for Limits {
         Self {
             batch_bytes: 1 << 20,
             batches_in_flight: 1,
-            unflushed_batches: 32,
             cache_bytes: 64 << 20,
             pending_requests: 65_536,
             pending_bytes: 64 << 20,
@@ -151,14 +148,16 @@ pub enum Input {
         /// The successor.
         to: NodeId,
     },
-    /// A peer says something.
+    /// A peer says something. `now` must have been read after the message was received: what this node promises its leader
+    /// counts from then.
     Message {
         /// Which one, as the transport has proved.
         from: NodeId,
         /// What.
         message: Message,
     },
-    /// A connection to a peer was made.
+    /// A connection to a peer was made. It comes before every message of that connection, and no message of an earlier
+    /// one follows it: `MemFirst` relies on what a former life of a peer said not being heard after it.
     Connected(NodeId),
     /// A connection to a peer was lost, with what was on the way.
     Disconnected(NodeId),
@@ -367,7 +366,7 @@ impl<M: StateMachine> Node<M> {
         disk: Restored,
     ) -> Restoring<M> {
         assert!(
-            limits.batches_in_flight > 0 && limits.unflushed_batches > 0,
+            limits.batches_in_flight > 0 && config.unflushed_entries > 0,
             "a leader must be able to write"
         );
         let raft = Raft::new(config, disk);
@@ -403,8 +402,9 @@ impl<M: StateMachine> Node<M> {
         }
         self.phase = Phase::Gather;
         match input {
-            Input::Propose { ticket, command } => self.handle_propose(ticket, command),
-            Input::Read { ticket } => self.handle_read(ticket),
+            // These change nothing about leadership.
+            Input::Propose { ticket, command } => return self.handle_propose(ticket, command),
+            Input::Read { ticket } => return self.handle_read(ticket),
             Input::TransferLeadership { ticket, to } => self.handle_transfer(ticket, to),
             Input::Message { from, message } => self.handle_message(from, message),
             Input::Connected(peer) | Input::Disconnected(peer) => {
@@ -678,6 +678,7 @@ impl<M: StateMachine> Restoring<M> {
     pub fn begin(mut self, now: Now, founders: &Membership) -> Node<M> {
         self.node.now = now;
         self.node.raft.begin(now, founders);
+        self.node.writes.started_in = self.node.raft.term();
         self.node.note_leadership();
         self.node
     }

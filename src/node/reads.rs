@@ -103,7 +103,7 @@ impl<M: StateMachine> Node<M> {
             self.finish_read(reader, None);
         }
         let Some(leader) = self.raft.leader() else { return };
-        if self.reads.new.is_empty() {
+        if self.reads.new.is_empty() || self.now.mono < self.writes.hold_until {
             return;
         }
         let number = self.reads.next_number;
@@ -122,7 +122,10 @@ impl<M: StateMachine> Node<M> {
         let Some(Asked { readers, .. }) = self.reads.asked.remove(&index.number) else { return };
         match index.index {
             Some(index) => self.reads.confirmed.push((index, readers)),
-            None => self.reads.new.extend(readers),
+            None => {
+                self.reads.new.extend(readers);
+                self.hold_forwarding();
+            }
         }
     }
 

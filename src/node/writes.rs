@@ -46,14 +46,6 @@ struct PassedOn {
     deadline: Mono,
 }
 
-/// Commands taken from one peer in this term.
-#[derive(Clone, Copy, Debug)]
-struct Taken {
-    incarnation: u64,
-    /// The highest number taken.
-    number: u64,
-}
-
 /// Commands and their callers.
 #[derive(Debug, Default)]
 pub(super) struct Writes {
@@ -66,9 +58,12 @@ pub(super) struct Writes {
     forwarded: BTreeMap<u64, PassedOn>,
     next_number: u64,
     /// After a leader refused to be one: nothing is passed on before this time.
-    hold_until: Mono,
-    taken: BTreeMap<NodeId, Taken>,
+    pub(super) hold_until: Mono,
+    /// The highest number taken from each life of a peer in the term below.
+    taken: BTreeMap<(NodeId, u64), u64>,
     taken_in: Term,
+    /// The term this node started in: what a former life of it took, up to then, is not known.
+    pub(super) started_in: Term,
 }
 
 impl Writes {
@@ -140,9 +135,11 @@ impl<M: StateMachine> Node<M> {
         let unflushed = log.last().index.0 - log.durable().0;
         let room = match self.durability() {
             Durability::DiskFirst => self.limits.batches_in_flight,
-            Durability::MemFirst => self.limits.unflushed_batches,
+            Durability::MemFirst => self.raft.config().unflushed_entries,
         };
-        unflushed < room && self.raft.may_propose().is_ok()
+        // While a quorum's disks hang, entries stay undecided and in memory, whether or not their callers still wait.
+        let fits = log.undecided_bytes() < self.limits.pending_bytes;
+        unflushed < room && fits && self.raft.may_propose().is_ok()
     }
 
     /// Passes what is queued to the leader, if that is another node.
@@ -186,7 +183,7 @@ impl<M: StateMachine> Node<M> {
         let Forward { term, incarnation, first, commands } = forward;
         if term != self.raft.term() || self.raft.role() != RoleName::Leader {
             for number in (first..).take(commands.len()) {
-                self.answer_peer(from, incarnation, number, ForwardOutcome::NotLeader);
+                self.deny_forward(from, incarnation, number, term);
             }
             return;
         }
@@ -194,12 +191,11 @@ impl<M: StateMachine> Node<M> {
             self.writes.taken_in = term;
             self.writes.taken.clear();
         }
-        for (number, command) in (first..).zip(commands) {
-            let taken = self.writes.taken.get(&from).copied();
-            if taken.is_some_and(|taken| taken.incarnation == incarnation && taken.number >= number) {
+        for (command, number) in commands.into_iter().zip(first..) {
+            if self.has_taken(from, incarnation, number) {
                 continue; // Seen before: whatever became of it was or will be said once.
             }
-            self.writes.taken.insert(from, Taken { incarnation, number });
+            self.writes.taken.insert((from, incarnation), number);
             match self.admit_command(&command) {
                 Ok(()) => self.queue(Origin::Peer { node: from, incarnation, number }, command),
                 Err(RequestError::Busy { .. }) => {
@@ -209,6 +205,21 @@ impl<M: StateMachine> Node<M> {
                     self.answer_peer(from, incarnation, number, ForwardOutcome::Refused(error.to_string()));
                 }
             }
+        }
+    }
+
+    fn has_taken(&self, from: NodeId, incarnation: u64, number: u64) -> bool {
+        self.writes.taken.get(&(from, incarnation)).is_some_and(|&taken| taken >= number)
+    }
+
+    /// A command for a leader that this node is not (any more). "It was not taken" is said only where that is known: a
+    /// copy of the message may have come while this node led, and what was taken then may still happen.
+    fn deny_forward(&mut self, from: NodeId, incarnation: u64, number: u64, term: Term) {
+        let Writes { taken_in, started_in, .. } = self.writes;
+        if term <= started_in || term < taken_in {
+            self.answer_peer(from, incarnation, number, ForwardOutcome::Unknown);
+        } else if term > taken_in || !self.has_taken(from, incarnation, number) {
+            self.answer_peer(from, incarnation, number, ForwardOutcome::NotLeader);
         }
     }
 
@@ -245,7 +256,7 @@ impl<M: StateMachine> Node<M> {
         }
     }
 
-    fn hold_forwarding(&mut self) {
+    pub(super) fn hold_forwarding(&mut self) {
         let until = self.now.mono.after(self.raft.config().heartbeat);
         self.writes.hold_until = until;
         self.sweep_at = Some(self.sweep_at.map_or(until, |at| at.min(until)));

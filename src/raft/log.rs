@@ -13,6 +13,8 @@ pub struct Log {
     base: EntryId,
     frames: VecDeque<Frame>,
     bytes: usize,
+    /// Bytes of the frames after `commit`.
+    undecided_bytes: usize,
     /// Where each term of the log starts, ascending in both.
     // Invariant: covers every index from 1 to `last`.
     terms: Vec<(LogIndex, Term)>,
@@ -43,6 +45,7 @@ impl Log {
             base: origin,
             frames: VecDeque::new(),
             bytes: 0,
+            undecided_bytes: 0,
             terms: Vec::new(),
             durable: LogIndex::ZERO,
             commit: LogIndex::ZERO,
@@ -77,6 +80,12 @@ impl Log {
     #[must_use]
     pub fn cached_bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of frames that are not decided; they cannot leave memory.
+    #[must_use]
+    pub fn undecided_bytes(&self) -> usize {
+        self.undecided_bytes
     }
 
     /// Index, term and hash at `index`, if it is known without the disk.
@@ -161,6 +170,7 @@ impl Log {
             self.terms.push((frame.index(), frame.term()));
         }
         self.bytes += frame.bytes().len();
+        self.undecided_bytes += frame.bytes().len();
         self.frames.push_back(frame);
     }
 
@@ -172,7 +182,9 @@ impl Log {
         assert!(from > self.commit, "entries up to {} are decided, {from} cannot be dropped", self.commit);
         assert!(from > self.base.index, "undecided entries are in memory");
         while self.frames.back().is_some_and(|frame| frame.index() >= from) {
-            self.bytes -= self.frames.pop_back().expect("just seen").bytes().len();
+            let dropped = self.frames.pop_back().expect("just seen").bytes().len();
+            self.bytes -= dropped;
+            self.undecided_bytes -= dropped;
         }
         while self.terms.last().is_some_and(|&(first, _)| first >= from) {
             self.terms.pop();
@@ -194,7 +206,11 @@ impl Log {
     /// If the log does not hold it.
     pub fn commit_to(&mut self, index: LogIndex) {
         assert!(index <= self.last().index, "cannot decide {index}, the log ends at {}", self.last().index);
-        self.commit = self.commit.max(index);
+        while self.commit < index {
+            self.commit = self.commit.next();
+            let frame = self.frame(self.commit).expect("undecided entries are in memory");
+            self.undecided_bytes -= frame.bytes().len();
+        }
     }
 
     /// Drops frames from memory, oldest first, until at most `keep_bytes` are left, but none past `applied` or not

@@ -14,6 +14,18 @@ pub struct Message {
     pub body: Body,
 }
 
+impl Message {
+    /// What an accepting answer to an append says: the last entry, and the probe.
+    pub(super) fn acceptance(&self) -> Option<(LogIndex, u64)> {
+        match self.body {
+            Body::Appended(Appended { outcome: AppendOutcome::Accepted { matched }, probe }) => {
+                Some((matched, probe))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// What a message says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -79,7 +91,8 @@ pub enum Decision {
 
 /// Whether a node may have forgotten entries it acknowledged. Only a `MemFirst` node that did not stop cleanly may
 /// have; it takes no part in elections until a leader has filled the gap, or until a majority stands as it does (then
-/// a majority lost its memory together, the one case in which `MemFirst` promises nothing).
+/// a majority lost its memory together, the one case in which `MemFirst` promises nothing). "Together" means: each lost
+/// it before the one before it had been filled again, whether or not at the same moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Everything acknowledged is there.

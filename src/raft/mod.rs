@@ -94,6 +94,9 @@ pub struct Config {
     pub in_flight_bytes: usize,
     /// What an acknowledgement promises.
     pub durability: Durability,
+    /// `MemFirst` only: how many entries may be acknowledged and not on this node's disk. Beyond that an
+    /// acknowledgement waits for the disk, so this is what a loss of power can cost.
+    pub unflushed_entries: u64,
 }
 
 /// What the disk remembers when a node starts.
@@ -303,6 +306,8 @@ pub struct Raft {
     random: Random,
     draft: Draft,
     next_write: WriteId,
+    /// Writes before this one may hold entries that were superseded since: they prove nothing about the log.
+    proving_from: WriteId,
     outputs: VecDeque<Output>,
     halted: bool,
     counters: Counters,
@@ -332,6 +337,7 @@ impl Raft {
             random: Random::from_seed(config.seed),
             draft: Draft::default(),
             next_write: WriteId(1),
+            proving_from: WriteId(1),
             outputs: VecDeque::new(),
             halted: false,
             counters: Counters::default(),
@@ -370,11 +376,9 @@ impl Raft {
             };
             self.append_own(wal::FrameBuilder::membership(head, &founders.encode()));
             self.log.commit_to(FOUNDING);
-        } else {
-            // A restart forgets what was promised to a leader, so the promise is renewed for its full length.
-            self.promised_until = Some(now.mono.after(self.config.election_timeout));
         }
-        if self.hard != self.submitted {
+        if self.hard.term > Term::ZERO {
+            // A restart forgets what was promised to a leader, so the promise is renewed for its full length.
             self.promised_until = Some(now.mono.after(self.config.election_timeout));
         }
         self.restart_election_timer(now);
@@ -433,12 +437,14 @@ impl Raft {
             return;
         }
         let before = self.summary();
-        let Write { hard_state, frames, then, .. } = written.0;
+        let Write { id, hard_state, frames, then, .. } = written.0;
         if let Some(saved) = hard_state {
             assert!(saved.term >= self.saved.term, "hard states become durable in order");
             self.saved = saved;
         }
-        if let Some(last) = frames.last() {
+        if let Some(last) = frames.last()
+            && id >= self.proving_from
+        {
             self.log.note_durable(last.id());
         }
         self.outputs.extend(then.into_iter().map(|(to, message)| Output::Send { to, message }));
@@ -561,16 +567,17 @@ impl Raft {
     }
 
     /// Sends once everything gathered so far is durable. Acknowledgements of one flush to one leader become one: the
-    /// last speaks for those before it.
+    /// highest speaks for all.
     fn send_after_write(&mut self, to: NodeId, body: Body) {
         let message = Message { term: self.hard.term, body };
-        let accepted = |message: &Message| matches!(&message.body, Body::Appended(a) if matches!(a.outcome, AppendOutcome::Accepted { .. }));
         if let Some((last_to, last)) = self.draft.then.last_mut()
             && (*last_to, last.term) == (to, message.term)
-            && accepted(last)
-            && accepted(&message)
+            && let Some((earlier, one)) = last.acceptance()
+            && let Some((later, other)) = message.acceptance()
         {
-            *last = message;
+            // Appends may have been reordered: the highest speaks for all.
+            let outcome = AppendOutcome::Accepted { matched: earlier.max(later) };
+            last.body = Body::Appended(message::Appended { outcome, probe: one.max(other) });
             return;
         }
         self.draft.then.push((to, message));
@@ -602,6 +609,8 @@ impl Raft {
     fn truncate(&mut self, from: LogIndex) {
         self.log.truncate(from);
         self.agreed = self.agreed.min(from.previous());
+        // An entry may be truncated and appended again while its first write is on the way (pitfall: ABA of writes).
+        self.proving_from = self.next_write;
         // What was to be written from there on will not be; a later frame supersedes what already was.
         self.draft.frames.retain(|frame| frame.index() < from);
         while self.memberships.last().is_some_and(|&(index, _)| index >= from) {
@@ -621,6 +630,7 @@ impl Raft {
             // Nothing that waits for the disk will ever leave.
             self.draft = Draft::default();
             self.role = Role::Follower;
+            self.leader = None;
             self.outputs.push_back(Output::Halt(why));
         }
     }

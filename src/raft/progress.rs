@@ -82,7 +82,8 @@ impl Progress {
         while self.in_flight.front().is_some_and(|&(last, ..)| last <= self.matched) {
             self.in_flight_bytes -= self.in_flight.pop_front().expect("just seen").1;
         }
-        if matches!(self.mode, Mode::Probe(_)) {
+        // An acceptance from before the probe does not answer it: what was sent since may be lost.
+        if matches!(self.mode, Mode::Probe(Some((_, probed))) if probed <= matched) {
             self.mode = Mode::Stream;
         }
     }
@@ -112,6 +113,9 @@ mod tests {
         let mut progress = Progress::unknown(LogIndex(5));
         progress.sent(LogIndex(6), 100, Mono(1));
         progress.sent(LogIndex(9), 200, Mono(2));
+        progress.mode = Mode::Probe(Some((Mono(1), LogIndex(4))));
+        progress.accepted(LogIndex(3));
+        assert!(matches!(progress.mode, Mode::Probe(_)), "that was said before the probe");
         progress.accepted(LogIndex(6));
         assert_eq!(progress.in_flight_bytes(), 200);
         assert_eq!(progress.mode, Mode::Stream);

@@ -16,15 +16,18 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use wal::{LogIndex, NodeId, Term};
 
-/// How many unanswered probes are remembered; older ones no longer renew anything.
+/// How many probes are remembered.
 const REMEMBERED_PROBES: usize = 256;
+/// Probes that leave within this part of an election timeout are remembered as the first of them, which left before the
+/// others: what is remembered covers four election timeouts, however many rounds a second are asked for.
+const REMEMBERED_PER_TIMEOUT: u32 = 64;
 
 /// The probes of one leadership.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Probes {
     newest: u64,
     wanted: bool,
-    // Invariant: numbers and times ascend.
+    // Invariant: numbers and times ascend. A number between two of them left after the lower one's time.
     sent_at: VecDeque<(u64, Mono)>,
 }
 
@@ -34,19 +37,23 @@ impl Probes {
         self.newest
     }
 
-    fn send(&mut self, now: Mono) -> u64 {
+    fn send(&mut self, now: Mono, election_timeout: Duration) -> u64 {
         self.wanted = false;
         self.newest += 1;
-        if self.sent_at.len() == REMEMBERED_PROBES {
-            self.sent_at.pop_front();
+        let grain = election_timeout / REMEMBERED_PER_TIMEOUT;
+        if self.sent_at.back().is_none_or(|&(_, last)| now.since(last) >= grain) {
+            if self.sent_at.len() == REMEMBERED_PROBES {
+                self.sent_at.pop_front();
+            }
+            self.sent_at.push_back((self.newest, now));
         }
-        self.sent_at.push_back((self.newest, now));
         self.newest
     }
 
-    fn when_sent(&self, probe: u64) -> Option<Mono> {
-        let at = self.sent_at.binary_search_by_key(&probe, |&(number, _)| number).ok()?;
-        Some(self.sent_at[at].1)
+    /// A time before which `probe` did not leave.
+    fn sent_after(&self, probe: u64) -> Option<Mono> {
+        let next = self.sent_at.partition_point(|&(number, _)| number <= probe);
+        Some(self.sent_at[next.checked_sub(1)?].1)
     }
 }
 
@@ -157,7 +164,7 @@ impl Raft {
     fn broadcast_probe(&mut self, now: Now) {
         let commit = self.log.commit();
         let Role::Leader(leading) = &mut self.role else { return };
-        let probe = leading.probes.send(now.mono);
+        let probe = leading.probes.send(now.mono, self.config.election_timeout);
         for progress in leading.progress.values_mut() {
             progress.told_commit = commit;
         }
@@ -185,7 +192,7 @@ impl Raft {
             return;
         }
         progress.echoed = progress.echoed.max(probe);
-        if let Some(at) = leading.probes.when_sent(probe) {
+        if let Some(at) = leading.probes.sent_after(probe) {
             progress.recognised_at = progress.recognised_at.max(at);
         }
     }

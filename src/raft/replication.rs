@@ -159,7 +159,8 @@ impl Raft {
         self.agreed = self.agreed.max(matched);
         self.learn_commit(commit);
         let accepted = Body::Appended(Appended { outcome: AppendOutcome::Accepted { matched }, probe });
-        if self.config.durability == Durability::MemFirst
+        let unflushed = self.log.last().index.0 - self.log.durable().0;
+        if (self.config.durability == Durability::MemFirst && unflushed <= self.config.unflushed_entries)
             || matched <= self.log.durable()
             || cfg!(mutant = "ack_before_durable")
         {
@@ -189,7 +190,8 @@ impl Raft {
             Comparison::Same => return Ok(()),
             Comparison::Diverged(ours) => return Err(Halt::Diverged { peer: from, ours, theirs }),
             Comparison::OtherTerm(term) => {
-                if theirs.index <= self.log.commit() {
+                // Decided, or said before by this very leader: the one who says otherwise now is wrong.
+                if theirs.index <= self.log.commit().max(self.agreed) {
                     let ours = self.log.id_at(theirs.index);
                     let ours = ours.unwrap_or(EntryId { index: theirs.index, term, ..EntryId::default() });
                     return Err(Halt::Diverged { peer: from, ours, theirs });
@@ -213,12 +215,13 @@ impl Raft {
 
     /// The leader says that everything up to `commit` is decided; this node knows it of what it has in common with it.
     pub(super) fn learn_commit(&mut self, commit: LogIndex) {
-        let commit = commit.min(self.agreed);
-        if commit > self.log.commit() {
-            self.log.commit_to(commit);
+        let known = commit.min(self.agreed);
+        if known > self.log.commit() {
+            self.log.commit_to(known);
         }
-        // The leader has decided something in its own term, so everything anyone ever counted on is up to there.
-        if self.log.term_at(commit) == Some(self.hard.term) {
+        // The leader has decided something in its own term, so everything anyone ever counted on is up to there: not
+        // up to what this node has of it so far, which may end before what it once acknowledged to this leader.
+        if known == commit && self.log.term_at(commit) == Some(self.hard.term) {
             self.standing = Standing::Whole;
         }
     }

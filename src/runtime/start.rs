@@ -298,6 +298,9 @@ fn recover(
     Ok((restoring.begin(clock::now(), &founders), directory))
 }
 
+/// The window of `MemFirst`: entries that may be acknowledged before they are on this node's disk.
+const UNFLUSHED_ENTRIES: u64 = 32;
+
 fn consensus(configuration: &Configuration, seeds: &Seeds) -> raft::Config {
     raft::Config {
         id: configuration.node.id,
@@ -313,6 +316,7 @@ fn consensus(configuration: &Configuration, seeds: &Seeds) -> raft::Config {
             Durability::DiskFirst => raft::Durability::DiskFirst,
             Durability::MemFirst => raft::Durability::MemFirst,
         },
+        unflushed_entries: UNFLUSHED_ENTRIES,
     }
 }
 
@@ -325,7 +329,6 @@ fn node_limits(configuration: &Configuration) -> node::Limits {
         pending_requests: limits.pending_requests,
         pending_bytes: limits.pending_bytes.as_usize(),
         request_timeout: configuration.raft.request_timeout,
-        ..node::Limits::default()
     }
 }
 

@@ -157,6 +157,7 @@ fn lie(seed: u64) -> (usize, bool) {
         append_bytes: 512,
         in_flight_bytes: 2_048,
         durability: if seed % 3 == 0 { Durability::MemFirst } else { Durability::DiskFirst },
+        unflushed_entries: 32,
     };
     let limits =
         Limits { cache_bytes: 512, request_timeout: Duration::from_millis(400), ..Limits::default() };

@@ -3,6 +3,7 @@
 //! `D_ENGINE_SEEDS=10000 cargo test --test cluster` looks further; `D_ENGINE_SEED=77` runs one seed.
 
 mod hostile;
+mod sequences;
 mod world;
 
 use d_engine::node::{Input, RequestError};
@@ -238,6 +239,7 @@ fn a_stopped_node_answers_everybody_and_takes_no_more() {
         append_bytes: 1024,
         in_flight_bytes: 4096,
         durability: Durability::DiskFirst,
+        unflushed_entries: 32,
     };
     let disk =
         Restored { hard_state: wal::HardState::default(), commit: LogIndex(0), standing: Standing::Whole };
@@ -317,16 +319,109 @@ fn storm(seed: u64, durability: Durability) -> Tally {
     world.tally
 }
 
+/// Clocks as far apart as the bound allows, messages that take longer than an election, disks that hang, long pauses.
+fn hurricane(seed: u64, durability: Durability) -> Tally {
+    let mut random = d_engine::raft::Random::from_seed(seed ^ 0xBAD);
+    let mut below = move |limit: u64| random.bits() % limit;
+    let size = [3, 4, 5, 5][usize::try_from(below(4)).expect("small")];
+    let faults = Faults {
+        loss: [0, 5, 30][usize::try_from(below(3)).expect("small")],
+        duplication: [0, 10, 50][usize::try_from(below(3)).expect("small")],
+        delay_ms: [1, 20, 60, 400][usize::try_from(below(4)).expect("small")],
+        flush_ms: [1, 30, 200][usize::try_from(below(3)).expect("small")],
+        drift_ppm: 50_000,
+    };
+    let mut world = World::new(seed, size, faults, durability);
+    for _ in 0..200 {
+        let ids = world.ids();
+        let pick =
+            |below: &mut dyn FnMut(u64) -> u64| ids[usize::try_from(below(ids.len() as u64)).expect("small")];
+        let id = pick(&mut below);
+        match below(48) {
+            0..=11 if world.is_up(id) => {
+                for _ in 0..1 + below(6) {
+                    world.put(id);
+                }
+            }
+            12..=17 if world.is_up(id) => {
+                world.read(id);
+            }
+            18..=19 if world.is_up(id) => {
+                let to = pick(&mut below);
+                world.transfer(id, to);
+            }
+            20..=22 => {
+                let forgot = ids.iter().filter(|&&other| other == id || !world.remembers(other)).count();
+                if world.is_up(id) && (durability == Durability::DiskFirst || forgot * 2 < ids.len()) {
+                    if below(2) == 0 { world.crash(id) } else { world.crash_forgetting(id) }
+                }
+            }
+            23..=27 if !world.is_up(id) => world.start(id),
+            // A crash and a start with nothing between.
+            28 if world.is_up(id) && durability == Durability::DiskFirst => {
+                world.crash(id);
+                world.start(id);
+            }
+            29..=30 => {
+                let half: Vec<_> = ids.iter().copied().filter(|_| below(2) == 0).collect();
+                let rest: Vec<_> = ids.iter().copied().filter(|id| !half.contains(id)).collect();
+                world.partition(&half, &rest);
+            }
+            31..=33 => {
+                let to = pick(&mut below);
+                world.block(id, to);
+            }
+            34..=36 => world.heal(),
+            37..=38 => world.set_paused(id, Pause::Stopped),
+            39..=41 => ids.iter().for_each(|&id| world.set_paused(id, Pause::Running)),
+            42 => world.set_stalled(id, true),
+            43..=44 => ids.iter().for_each(|&id| world.set_stalled(id, false)),
+            45 if world.is_up(id) => {
+                let peer = pick(&mut below);
+                if peer != id {
+                    world.feed(id, Input::Disconnected(peer));
+                    world.feed(id, Input::Connected(peer));
+                }
+            }
+            _ => {}
+        }
+        let wait = if below(12) == 0 { 1_500 } else { 90 };
+        world.run_for(below(wait));
+    }
+    for id in world.ids() {
+        world.set_stalled(id, false);
+    }
+    world.settle();
+    for id in world.ids() {
+        world.tally.elections += world.node(id).status().counters.elections;
+    }
+    world.tally
+}
+
+#[test]
+fn hurricanes_break_no_promise_on_disk() {
+    weather(Durability::DiskFirst, hurricane);
+}
+
+#[test]
+fn hurricanes_break_no_promise_in_memory() {
+    weather(Durability::MemFirst, hurricane);
+}
+
 fn storms(durability: Durability) {
+    weather(durability, storm);
+}
+
+fn weather(durability: Durability, run: impl Fn(u64, Durability) -> Tally) {
     let from_environment = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     if let Some(seed) = from_environment("D_ENGINE_SEED") {
-        println!("seed {seed}: {:?}", storm(seed, durability));
+        println!("seed {seed}: {:?}", run(seed, durability));
         return;
     }
     let seeds = from_environment("D_ENGINE_SEEDS").unwrap_or(300);
     let mut sum = Tally::default();
     for seed in 0..seeds {
-        let tally = storm(seed, durability);
+        let tally = run(seed, durability);
         sum.acknowledged += tally.acknowledged;
         sum.unknown += tally.unknown;
         sum.refused += tally.refused;

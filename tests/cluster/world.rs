@@ -63,6 +63,16 @@ impl Disk {
         self.commit = self.commit.max(plan.commit);
     }
 
+    /// Of a write that was cut off: the entries without the hard state, if they only append.
+    fn write_entries(&mut self, write: &Write) -> bool {
+        let frames = write.plan().frames;
+        let appends = frames.first().is_none_or(|first| first.index().0 == self.frames.len() as u64 + 1);
+        if appends {
+            self.frames.extend(frames);
+        }
+        appends
+    }
+
     fn holds(&self, index: LogIndex) -> bool {
         self.frames.len() as u64 >= index.0
     }
@@ -77,6 +87,8 @@ struct Member {
     /// Parts per million by which its clock is fast, plus a million.
     rate: u64,
     paused: bool,
+    /// Its disk takes writes and finishes none.
+    stalled: bool,
 }
 
 #[derive(Debug)]
@@ -86,6 +98,13 @@ struct InFlight {
     lives: (u64, u64),
     to: NodeId,
     bytes: Bytes,
+}
+
+/// A message as it left its sender.
+#[derive(Clone, Debug)]
+pub struct Spoken {
+    pub from: NodeId,
+    pub message: Message,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +131,10 @@ pub struct World {
     pub random: Random,
     pub faults: Faults,
     pub durability: Durability,
+    /// What every message takes at least, in milliseconds.
+    pub line_ms: u64,
+    /// For nodes that start from now on.
+    pub pending_requests: usize,
     now: u64,
     members: BTreeMap<NodeId, Member>,
     network: BTreeMap<(u64, u64), InFlight>,
@@ -124,6 +147,10 @@ pub struct World {
     /// The newest revision anybody was told of.
     acknowledged_revision: u64,
     acknowledged: Vec<usize>,
+    /// Writes whose callers were told that they did not happen.
+    denied: Vec<usize>,
+    /// Everything said so far, if it is kept.
+    pub tape: Option<Vec<Spoken>>,
     next_value: usize,
     pub tally: Tally,
 }
@@ -139,6 +166,8 @@ impl World {
             random: Random::from_seed(seed),
             faults,
             durability,
+            line_ms: 0,
+            pending_requests: 64,
             now: MILLISECOND,
             members: BTreeMap::new(),
             network: BTreeMap::new(),
@@ -150,6 +179,8 @@ impl World {
             ledger: BTreeMap::new(),
             acknowledged_revision: 0,
             acknowledged: Vec::new(),
+            denied: Vec::new(),
+            tape: None,
             next_value: 0,
             tally: Tally::default(),
         };
@@ -165,6 +196,7 @@ impl World {
                 life: 0,
                 rate,
                 paused: false,
+                stalled: false,
             };
             world.members.insert(id, member);
         }
@@ -223,11 +255,12 @@ impl World {
             append_bytes: 512,
             in_flight_bytes: 2_048,
             durability: self.durability,
+            unflushed_entries: 32,
         };
         let limits = Limits {
             batch_bytes: 256,
             cache_bytes: 1_024,
-            pending_requests: 64,
+            pending_requests: self.pending_requests,
             pending_bytes: 8_192,
             request_timeout: Duration::from_secs(2),
             ..Limits::default()
@@ -264,9 +297,17 @@ impl World {
             self.tally.elections += node.status().counters.elections;
         }
         let writing = std::mem::take(&mut member.writing);
-        let survive = usize::try_from(survives).unwrap_or(usize::MAX) % (writing.len() + 1);
+        let survive = usize::try_from(survives >> 8).unwrap_or(usize::MAX) % (writing.len() + 1);
         for write in writing.iter().take(survive) {
             member.disk.write(write);
+        }
+        // The log flushes entries before the hard state that shares their write: the last ones may be there alone.
+        if survives & 3 == 0 {
+            for write in writing.iter().skip(survive).take(1 + usize::from(survives & 4 == 0)) {
+                if !member.disk.write_entries(write) {
+                    break;
+                }
+            }
         }
         member.flush_at = None;
         member.paused = false;
@@ -275,6 +316,21 @@ impl World {
         for ticket in dead {
             self.calls.remove(&ticket);
         }
+    }
+
+    /// Pulls the plug, and nothing of the writes under way reaches the disk.
+    pub fn crash_forgetting(&mut self, id: NodeId) {
+        self.members.get_mut(&id).expect("a member").writing.clear();
+        self.crash(id);
+    }
+
+    /// Bytes of the largest log in memory.
+    pub fn cached_bytes(&self, id: NodeId) -> usize {
+        self.node(id).raft().log().cached_bytes()
+    }
+
+    pub fn set_stalled(&mut self, id: NodeId, stalled: bool) {
+        self.members.get_mut(&id).expect("a member").stalled = stalled;
     }
 
     pub fn set_paused(&mut self, id: NodeId, paused: Pause) {
@@ -393,6 +449,9 @@ impl World {
 
     fn send(&mut self, from: NodeId, to: NodeId, message: &Message) {
         self.tap(from, to, message);
+        if let Some(tape) = &mut self.tape {
+            tape.push(Spoken { from, message: message.clone() });
+        }
         if self.chance(self.faults.loss) || self.blocked.contains(&(from, to)) {
             return;
         }
@@ -401,7 +460,7 @@ impl World {
         let bytes: Bytes = parts.concat().into();
         let copies = if self.chance(self.faults.duplication) { 2 } else { 1 };
         for _ in 0..copies {
-            let delay = 1 + self.below(self.faults.delay_ms * MILLISECOND);
+            let delay = 1 + self.line_ms * MILLISECOND + self.below(self.faults.delay_ms * MILLISECOND);
             self.next_message += 1;
             let lives = (self.members[&from].life, self.members[&to].life);
             let in_flight = InFlight { from, to, lives, bytes: bytes.clone() };
@@ -472,6 +531,10 @@ impl World {
             (Call::Transfer, Ok(Reply::Transferred)) => {}
             (_, Ok(reply)) => panic!("seed {seed}: {reply:?} does not answer {call:?}"),
             (_, Err(RequestError::OutcomeUnknown)) => self.tally.unknown += 1,
+            (Call::Put { at }, Err(_)) => {
+                self.denied.push(at);
+                self.tally.refused += 1;
+            }
             (_, Err(_)) => self.tally.refused += 1,
         }
     }
@@ -519,7 +582,9 @@ impl World {
             if member.paused {
                 continue;
             }
-            if let Some(at) = member.flush_at {
+            if let Some(at) = member.flush_at
+                && !member.stalled
+            {
                 consider(at, Next::Flush(id));
             }
             if let Some(local) = member.node.as_ref().and_then(Node::poll_timeout) {
@@ -612,6 +677,15 @@ impl World {
             for &value in &self.acknowledged {
                 let found = self.node(id).machine().get(key_of(value).as_bytes());
                 assert!(found.is_some(), "seed {seed}: node {id} lost acknowledged write {value}");
+            }
+            for value in 0..self.next_value {
+                let found = self.node(id).machine().get(key_of(value).as_bytes());
+                let times = found.map_or(0, |found| found.version);
+                assert!(times <= 1, "seed {seed}: node {id} applied write {value} {times} times");
+            }
+            for &value in &self.denied {
+                let found = self.node(id).machine().get(key_of(value).as_bytes());
+                assert!(found.is_none(), "seed {seed}: write {value} was said not to have happened, and did");
             }
         }
     }
