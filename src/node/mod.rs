@@ -159,6 +159,13 @@ pub enum Input {
     /// A connection to a peer was made. It comes before every message of that connection, and no message of an earlier
     /// one follows it: `MemFirst` relies on what a former life of a peer said not being heard after it.
     Connected(NodeId),
+    /// A message could not be handed to the transport: its queue is full, or the peer is not connected.
+    NotSent {
+        /// To whom it was.
+        to: NodeId,
+        /// The message.
+        message: Message,
+    },
     /// A connection to a peer was lost, with what was on the way.
     Disconnected(NodeId),
     /// A write is durable.
@@ -411,6 +418,7 @@ impl<M: StateMachine> Node<M> {
                 self.raft.handle_reconnect(peer);
                 self.note_lost_connection(peer);
             }
+            Input::NotSent { to, message } => self.handle_not_sent(to, message),
             Input::Written(written) => self.raft.handle_written(now, written),
             Input::LogFailed(reason) => self.raft.handle_log_failure(reason),
             Input::Fetched { peer, frames } => self.raft.handle_fetched(now, peer, frames),
@@ -545,6 +553,22 @@ impl<M: StateMachine> Node<M> {
             Message::Forwarded(forwarded) => self.handle_forwarded(from, forwarded),
             Message::AskIndex(ask) => self.handle_ask_index(from, ask),
             Message::Index(index) => self.handle_index(from, index),
+        }
+    }
+
+    /// A call that did not leave this node did not happen: it waits and tries again. Of Raft's messages only appends are
+    /// counted on; the others repeat themselves.
+    fn handle_not_sent(&mut self, to: NodeId, message: Message) {
+        match message {
+            Message::Raft(message) => self.raft.handle_not_sent(self.now, to, &message),
+            Message::Forward(forward) => self.take_back(&forward),
+            Message::AskIndex(ask) => {
+                self.handle_index(
+                    to,
+                    message::Index { incarnation: ask.incarnation, number: ask.number, index: None },
+                );
+            }
+            Message::Forwarded(_) | Message::Index(_) => {}
         }
     }
 

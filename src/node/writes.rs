@@ -238,10 +238,7 @@ impl<M: StateMachine> Node<M> {
                     M::decode_reply(&bytes).map(Reply::Applied).ok_or(RequestError::OutcomeUnknown)
                 }
                 ForwardOutcome::NotLeader => {
-                    // It did not happen, so it may be passed on again, to whoever leads then.
-                    self.writes.queue_bytes += command.len();
-                    self.writes.queue.push_back(Queued { origin: Origin::Local(ticket), command, deadline });
-                    self.hold_forwarding();
+                    self.queue_again(PassedOn { ticket, command, deadline });
                     continue;
                 }
                 ForwardOutcome::Busy => {
@@ -253,6 +250,23 @@ impl<M: StateMachine> Node<M> {
                 ForwardOutcome::Unknown => Err(RequestError::OutcomeUnknown),
             };
             self.answer(ticket, outcome);
+        }
+    }
+
+    /// It did not happen, so it may be passed on again, to whoever leads then.
+    fn queue_again(&mut self, passed: PassedOn) {
+        let PassedOn { ticket, command, deadline } = passed;
+        self.writes.queue_bytes += command.len();
+        self.writes.queue.push_back(Queued { origin: Origin::Local(ticket), command, deadline });
+        self.hold_forwarding();
+    }
+
+    /// Commands that never left this node.
+    pub(super) fn take_back(&mut self, forward: &Forward) {
+        for (_, number) in forward.commands.iter().zip(forward.first..) {
+            if let Some(passed) = self.writes.forwarded.remove(&number) {
+                self.queue_again(passed);
+            }
         }
     }
 

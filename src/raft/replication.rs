@@ -1,7 +1,7 @@
 //! Appends, their answers, and what becomes decided by them (thesis 3.5, 3.6.2, 10.2).
 
 use super::log::Comparison;
-use super::message::{Append, AppendOutcome, Appended, Body, Standing};
+use super::message::{Append, AppendOutcome, Appended, Body, Message, Standing};
 use super::progress::Mode;
 use super::timer::Timer;
 use super::{Durability, Fetch, Halt, Now, Output, Raft, Role};
@@ -127,6 +127,17 @@ impl Raft {
             && let Some(progress) = leading.progress.get_mut(&peer)
         {
             progress.reconnected();
+        }
+    }
+
+    /// An append could not be sent. It is repeated when a probe would be: soon, not at once.
+    pub fn handle_not_sent(&mut self, now: Now, to: NodeId, message: &Message) {
+        if let Role::Leader(leading) = &mut self.role
+            && matches!(message.body, Body::Append(_))
+            && let Some(progress) = leading.progress.get_mut(&to)
+        {
+            progress.probe_from(progress.matched.next().max(lost_probe_start(progress.mode)));
+            progress.mode = Mode::Probe(Some((now.mono, progress.next.previous())));
         }
     }
 

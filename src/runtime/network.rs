@@ -46,9 +46,15 @@ impl Network {
         while let Some(found) = self.names.poll() {
             self.found(now, &found);
         }
-        if self.transport.poll_timeout().is_some_and(|due| due <= now) {
+        let received = self.empty_socket(now);
+        // Only then: after a pause of this process a sign of life may still lie in the socket.
+        if received == Done::All && self.transport.poll_timeout().is_some_and(|due| due <= now) {
             self.transport.handle_timeout(now);
         }
+        received
+    }
+
+    fn empty_socket(&mut self, now: Instant) -> Done {
         let transport = &mut self.transport;
         for _ in 0..RECEIVES {
             match self.socket.receive(|origin, data| transport.handle_datagram(now, datagram(origin), data)) {

@@ -94,11 +94,15 @@ impl<D: Disk> Loop<D> {
 
     /// One turn.
     pub(crate) fn turn(&mut self) -> Rest {
-        let (now, instant) = (clock::now(), Instant::now());
+        let instant = Instant::now();
+        let received = self.network.as_mut().map_or(Done::All, |network| network.receive(instant));
+        // After receiving: what this node promises a leader it heard counts from then, however long it was paused before.
+        let now = clock::now();
         self.turns += 1;
-        let taken = [self.take_log_events(now), self.take_messages(now, instant), self.take_submissions(now)];
+        let taken =
+            [received, self.take_log_events(now), self.take_messages(now), self.take_submissions(now)];
         self.take_timeouts(now);
-        self.execute(instant);
+        self.execute(now, instant);
         let sent = self.submit(instant);
         self.deliver();
         if self.over.is_none() && self.shared.is_stopping() {
@@ -142,11 +146,10 @@ impl<D: Disk> Loop<D> {
         }
     }
 
-    fn take_messages(&mut self, now: Now, instant: Instant) -> Done {
+    fn take_messages(&mut self, now: Now) -> Done {
         let Some(network) = &mut self.network else { return Done::All };
-        let received = network.receive(instant);
         for _ in 0..MESSAGES {
-            let Some(event) = network.poll_event() else { return received };
+            let Some(event) = network.poll_event() else { return Done::All };
             match event {
                 transport::Event::Received { peer, message, .. } => match node::wire::decode(message) {
                     Ok(message) => self.node.handle(now, Input::Message { from: NodeId(peer.0), message }),
@@ -207,14 +210,14 @@ impl<D: Disk> Loop<D> {
     }
 
     /// Does what the node wants done.
-    fn execute(&mut self, instant: Instant) {
+    fn execute(&mut self, now: Now, instant: Instant) {
         while let Some(output) = self.node.poll_output() {
             match output {
                 Output::Write(write) => {
                     self.disk.submit(write.plan());
                     self.writes.push_back(write);
                 }
-                Output::Send { to, message } => self.send(to, &message),
+                Output::Send { to, message } => self.send(now, to, message),
                 Output::Fetch(fetch) => self.disk.fetch(wal::Fetch {
                     token: fetch.peer.0,
                     from: fetch.from,
@@ -257,17 +260,18 @@ impl<D: Disk> Loop<D> {
         }));
     }
 
-    /// What is not sent is lost, like a datagram: Raft repeats what matters.
-    fn send(&mut self, to: NodeId, message: &node::Message) {
+    /// What cannot be sent goes back to the node, which knows what to do about it.
+    fn send(&mut self, now: Now, to: NodeId, message: node::Message) {
         let Some(network) = &mut self.network else { return };
         let lane = match message.lane() {
             node::wire::Lane::Control => transport::Lane::Control,
             node::wire::Lane::Log => transport::Lane::Log,
         };
         self.parts.clear();
-        node::wire::encode(message, &mut self.parts);
+        node::wire::encode(&message, &mut self.parts);
         if let Err(error) = network.transport.send(transport::PeerId(to.0), lane, &self.parts) {
             tracing::trace!(%to, "not sent: {error}");
+            self.node.handle(now, Input::NotSent { to, message });
         }
     }
 
@@ -314,7 +318,7 @@ impl<D: Disk> Loop<D> {
             network.close(Instant::now());
         }
         match self.over {
-            Some(StopReason::Requested) => self.disk.close(),
+            Some(StopReason::Requested) if self.node.may_stop_cleanly() => self.disk.close(),
             // Dropping the writer leaves the log as it is: the next start finds out what is there.
             _ => Ok(()),
         }

@@ -422,7 +422,7 @@ impl World {
                         self.members.get_mut(&id).expect("a member").flush_at = Some(self.now + flush);
                     }
                 }
-                Output::Send { to, message } => self.send(id, to, &message),
+                Output::Send { to, message } => self.send(id, to, message),
                 Output::Fetch(fetch) => {
                     let disk = &member.disk;
                     let from = usize::try_from(fetch.from.0).expect("small") - 1;
@@ -447,8 +447,15 @@ impl World {
         self.judge(id);
     }
 
-    fn send(&mut self, from: NodeId, to: NodeId, message: &Message) {
-        self.tap(from, to, message);
+    fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
+        // A transport that knows its peer is gone, or whose queue is full, gives the message back.
+        let given_back = if self.blocked.contains(&(from, to)) { 50 } else { self.faults.loss / 5 };
+        if self.chance(given_back) {
+            let now = self.clock(from);
+            let node = self.members.get_mut(&from).and_then(|member| member.node.as_mut());
+            return node.expect("it just spoke").handle(now, Input::NotSent { to, message });
+        }
+        self.tap(from, to, &message);
         if let Some(tape) = &mut self.tape {
             tape.push(Spoken { from, message: message.clone() });
         }
@@ -456,7 +463,7 @@ impl World {
             return;
         }
         let mut parts = Vec::new();
-        wire::encode(message, &mut parts);
+        wire::encode(&message, &mut parts);
         let bytes: Bytes = parts.concat().into();
         let copies = if self.chance(self.faults.duplication) { 2 } else { 1 };
         for _ in 0..copies {
