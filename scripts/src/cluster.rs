@@ -2,7 +2,7 @@
 //!
 //! Each cluster has its own addresses in 127.0.0.0/8, so that jobs running at the same time cannot meet.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -121,7 +121,7 @@ pub struct Cluster {
     slots: Vec<Slot>,
     proxy: Option<Proxy>,
     directory: TempDir,
-    options: Mutex<Vec<String>>,
+    variables: Mutex<BTreeMap<String, String>>,
     places: Mutex<HashMap<usize, PathBuf>>,
 }
 
@@ -149,7 +149,11 @@ impl Cluster {
         }
         let addresses: Vec<SocketAddr> = slots.iter().map(|slot| slot.listen).collect();
         let proxy = settings.proxy.map(|seed| Proxy::start(host, &addresses, seed)).transpose()?;
-        Ok(Self { settings, slots, proxy, directory, options: Mutex::default(), places: Mutex::default() })
+        let cluster =
+            Self { settings, slots, proxy, directory, variables: Mutex::default(), places: Mutex::default() };
+        // Small, so that a short job sees many segments begin.
+        cluster.configure("log.segment_bytes", "4MiB");
+        Ok(cluster)
     }
 
     /// Make and start all nodes.
@@ -167,9 +171,10 @@ impl Cluster {
         self.slots.len()
     }
 
-    /// Arguments for every node started from here on.
-    pub fn set_options(&self, options: Vec<String>) {
-        *self.options.lock().unwrap_or_else(PoisonError::into_inner) = options;
+    /// Set a field of the configuration of every node started from here on, by its name in the configuration file.
+    pub fn configure(&self, field: &str, value: &str) {
+        let variable = format!("D_ENGINE__{}", field.replace('.', "__").to_uppercase());
+        self.variables.lock().unwrap_or_else(PoisonError::into_inner).insert(variable, value.to_owned());
     }
 
     /// Put the data directory of node `index` somewhere else.
@@ -231,7 +236,7 @@ impl Cluster {
                 self.proxy.as_ref().map_or(self.slots[peer].listen, |proxy| proxy.address(index, peer));
             command.arg("--peer").arg(format!("{}={address}", Self::id(peer)));
         }
-        command.args(&*self.options.lock().unwrap_or_else(PoisonError::into_inner));
+        command.envs(&*self.variables.lock().unwrap_or_else(PoisonError::into_inner));
         command
     }
 

@@ -41,8 +41,8 @@ type Failure = Box<dyn std::error::Error>;
 
 const ATTEMPT: Duration = Duration::from_secs(5);
 
-/// A member's default limit on messages is 8 MiB; this is over any.
-const OVERSIZED: usize = 40 << 20;
+/// Members take messages of up to 4 MiB unless configured otherwise.
+const OVERSIZED: usize = 5 << 20;
 
 /// Attack, and see the cluster go on.
 pub fn run(plan: &Plan) -> Report {

@@ -214,7 +214,6 @@ fn run_power_cut(
             runtimes,
             filesystem,
             cycles,
-            options: Vec::new(),
             seed: common.seed,
             load: common.load(),
         })

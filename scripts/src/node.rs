@@ -1,6 +1,7 @@
 //! The process side of a job: one embedded engine that does what the lines of its stdin say.
 //!
-//! Every line is a call of its own, all are in flight together, answers leave in the order they come.
+//! Every line is a call of its own, all are in flight together, answers leave in the order they come. Whatever the command
+//! line leaves open is configured as in any program: by `D_ENGINE__...` in the environment.
 
 use std::io::{self, BufRead, Write};
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use d_engine::kv::{Expected, KeyValue, Revision};
 use d_engine::prelude::*;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
-use crate::cluster::{CLUSTER, Runtime};
+use crate::cluster::{CLUSTER, Runtime as Driver};
 use crate::process::STARTED;
 use crate::talk::{self, Ask, Effect, Expect, Found, Level, Line, Told};
 
@@ -68,7 +69,7 @@ pub struct NodeArguments {
     certificates: PathBuf,
     /// Its driver.
     #[arg(long, value_enum)]
-    runtime: Runtime,
+    runtime: Driver,
     /// What its acknowledgements promise.
     #[arg(long, value_enum, default_value = "disk-first")]
     durability: Promise,
@@ -142,19 +143,21 @@ fn print(lines: &Receiver<String>) {
 
 async fn start(arguments: &NodeArguments) -> Result<EmbeddedEngine, String> {
     let runtime = match arguments.runtime {
-        Runtime::Glommio => d_engine::Runtime::Glommio,
-        Runtime::Tokio => d_engine::Runtime::Tokio,
+        Driver::Glommio => d_engine::prelude::Runtime::Glommio,
+        Driver::Tokio => d_engine::prelude::Runtime::Tokio,
     };
     let durability = match arguments.durability {
         Promise::DiskFirst => Durability::DiskFirst,
         Promise::MemFirst => Durability::MemFirst,
     };
+    let itself = Peer { id: arguments.id, address: arguments.listen };
+    let peers = arguments.peer.iter().chain([&itself]).map(|peer| (peer.id, peer.address));
     EmbeddedEngine::builder()
         .node_id(arguments.id)
         .cluster_id(arguments.cluster)
         .data_dir(&arguments.dir)
         .listen(arguments.listen)
-        .peers(arguments.peer.iter().map(|peer| (peer.id, peer.address.to_string())))
+        .peers(peers)
         .development_certificates(&arguments.certificates)
         .runtime(runtime)
         .durability(durability)
@@ -230,12 +233,14 @@ async fn answer(client: &impl ClientApi, ask: Ask) -> Told {
             Ok(status) => Told::Status(talk::Status {
                 term: status.leadership.term,
                 leader: status.leadership.leader.map_or(0, |id| id.0),
-                leads: status.role == Role::Leader,
+                leads: status.role == d_engine::api::Role::Leader,
                 revision: status.revision.0,
                 applied: status.applied_index,
                 digest: status.digest,
                 refused: status.counters.refused_connections,
                 malformed: status.counters.malformed,
+                violations: status.counters.violations,
+                ignored: status.counters.ignored_datagrams,
                 connected: status.connected_peers as u64,
                 flushes: status.counters.flushes,
                 lease_reads: status.counters.lease_reads,

@@ -34,8 +34,6 @@ pub struct Plan {
     pub filesystem: Kind,
     /// Power cuts; every second one takes the disk's write cache too.
     pub cycles: usize,
-    /// Arguments of the node.
-    pub options: Vec<String>,
     /// Seed of the times.
     pub seed: u64,
     /// The load. Only ledger clients: a lone node without power answers nobody.
@@ -43,7 +41,7 @@ pub struct Plan {
 }
 
 /// Room for a few segments of the log and the filesystem's own.
-const DISK_BYTES: u64 = 512 << 20;
+const DISK_BYTES: u64 = 384 << 20;
 
 /// What the cuts came to.
 #[derive(Debug, Default)]
@@ -87,7 +85,6 @@ fn cycles(plan: &Plan, filesystem: Filesystem, outcome: &mut Outcome) -> Result<
         proxy: None,
     };
     let cluster = Arc::new(Cluster::prepare(settings)?);
-    cluster.set_options(plan.options.clone());
     cluster.place(0, disk.path().join("node"));
     let start = Instant::now();
     let (mut acknowledged, mut unknown, mut cuts, mut opened) =
