@@ -1,4 +1,9 @@
-//! Whether the answers fit one order of the calls.
+//! Whether the answers fit one order of the calls: both judges of the `history` crate on the registers, and the order of all
+//! revisions, ledger writes included.
+
+use std::time::Instant;
+
+use history::{Answer, Call, End, History};
 
 use crate::load::{Did, Entry, Operation, Record};
 use crate::report::Report;
@@ -12,9 +17,55 @@ struct Place {
     made: bool,
 }
 
-/// Judge the record: revisions and real time agree.
+/// Judge the record.
 pub fn linearizable(record: &Record, report: &mut Report) {
     order(record, report);
+    let history: History = record.operations.iter().map(translated).collect();
+    for (name, judge) in [
+        ("registers, judged by revision", History::check_by_revision as fn(&History) -> _),
+        ("registers, judged by key without revisions", History::check_by_key),
+    ] {
+        let start = Instant::now();
+        match judge(&history) {
+            Ok(judged) => report.fact(
+                name,
+                format!(
+                    "linearizable: {} calls on {} keys, {} unknown of which {} took effect ({:.2?})",
+                    judged.operations,
+                    judged.keys,
+                    judged.unknown,
+                    judged.took_effect,
+                    start.elapsed()
+                ),
+            ),
+            Err(violation) => report.violation(format!("{name}: {violation}")),
+        }
+    }
+    for surprise in record.surprises.iter().take(5) {
+        report.violation(format!("a key of one client's own: {surprise}"));
+    }
+}
+
+fn translated(operation: &Operation) -> history::Operation {
+    let (call, answer) = match operation.did {
+        Did::Put { value } => (Call::Put { value }, Some(Answer::Done)),
+        Did::Read { saw, .. } => (Call::Get, Some(Answer::Saw(saw))),
+        Did::Swap { expected, new: value, outcome } => {
+            let answer = outcome.map(|outcome| outcome.map_or_else(Answer::NotSwapped, |()| Answer::Done));
+            (Call::CompareAndSwap { expected, value }, answer)
+        }
+    };
+    let end = match (operation.responded, operation.revision, answer) {
+        (Some(at), Some(revision), Some(answer)) => End::Answered { at: at.0, answer, revision },
+        _ => End::Unknown,
+    };
+    history::Operation {
+        client: operation.client,
+        key: operation.key.clone(),
+        invoked: operation.invoked.0,
+        call,
+        end,
+    }
 }
 
 /// Revisions are one order of all changes: none is given twice, and no call that began after an acknowledgement has an
@@ -29,7 +80,6 @@ fn order(record: &Record, report: &mut Report) {
     let of_operation = |operation: &Operation| {
         let made = match &operation.did {
             Did::Put { .. } => true,
-            Did::Delete { existed } => *existed == Some(true),
             Did::Swap { outcome, .. } => matches!(outcome, Some(Ok(()))),
             Did::Read { .. } => false,
         };

@@ -1,7 +1,7 @@
 //! Clients that write down what they did and when.
 //!
-//! Two kinds. *Register* clients, a few per group, put, read, swap and delete one key that the group shares, one call at a
-//! time: their record is judged for linearizability. They move to a fresh key when the harness disturbs the cluster, since a
+//! Two kinds. *Register* clients, a few per group, put, read and swap one key that the group shares, one call at a time: their
+//! record is judged for linearizability. Now and then each puts, reads or deletes a key of its own, whose state it knows. They move to a fresh key when the harness disturbs the cluster, since a
 //! call whose outcome nobody knows stays open for ever on the old one. *Ledger* clients write each key once, many calls in
 //! flight: every acknowledged one must be there at the end. A client stays with its node until a call fails there.
 //!
@@ -66,20 +66,17 @@ impl Default for Shape {
 #[expect(missing_docs, reason = "the words of the client API")]
 pub enum Did {
     Put {
-        value: String,
-    },
-    Delete {
-        existed: Option<bool>,
+        value: u64,
     },
     Read {
         level: Level,
-        found: Option<Found>,
+        saw: Option<u64>,
     },
-    /// The outcome: taken, or what was there instead.
+    /// The outcome: taken, or what was there instead. Expecting a revision is expecting the value it wrote.
     Swap {
-        expect: Expect,
-        new: String,
-        outcome: Option<Result<(), Option<Found>>>,
+        expected: Option<u64>,
+        new: u64,
+        outcome: Option<Result<(), Option<u64>>>,
     },
 }
 
@@ -106,7 +103,6 @@ impl Operation {
         match &self.did {
             Did::Read { .. } => false,
             Did::Put { .. } => true,
-            Did::Delete { existed } => *existed != Some(false),
             Did::Swap { outcome, .. } => !matches!(outcome, Some(Err(_))),
         }
     }
@@ -167,6 +163,8 @@ pub struct Record {
     pub refused: u64,
     /// Eventual reads: which key, what was found.
     pub eventual: Vec<(String, Option<Found>)>,
+    /// Answers about a client's own key that contradict what it had done to it.
+    pub surprises: Vec<String>,
 }
 
 impl Record {
@@ -175,6 +173,7 @@ impl Record {
         self.entries.extend(other.entries);
         self.tried.extend(other.tried);
         self.eventual.extend(other.eventual);
+        self.surprises.extend(other.surprises);
         self.unknown += other.unknown;
         self.refused += other.refused;
     }
@@ -306,8 +305,11 @@ impl Drop for Load {
 
 struct Client {
     shared: Arc<Shared>,
-    /// Changes whenever a call is left open.
-    name: u64,
+    number: u64,
+    /// Times it left a call open: a client with an open call is two clients.
+    lives: u64,
+    /// Calls so far; makes values unique.
+    counter: u64,
     /// The node it talks to.
     at: usize,
     random: Random,
@@ -320,10 +322,16 @@ struct Pending {
     operation: Operation,
 }
 
+/// A value of a register, which is a number in text.
+fn value_of(found: Option<&Found>) -> Option<u64> {
+    // Not a number: nobody wrote that, and the judge will say so.
+    found.map(|found| found.value.parse().unwrap_or(u64::MAX))
+}
+
 impl Client {
     fn new(shared: Arc<Shared>, number: usize, random: Random) -> Self {
         let at = number % shared.cluster.len();
-        Self { shared, name: number as u64, at, random, record: Record::default() }
+        Self { shared, number: number as u64, lives: 0, counter: 0, at, random, record: Record::default() }
     }
 
     fn stopped(&self) -> bool {
@@ -344,41 +352,49 @@ impl Client {
         std::thread::sleep(self.random.duration(Duration::from_millis(2)..Duration::from_millis(10)));
     }
 
+    fn name(&self) -> u64 {
+        self.number | (self.lives << 32)
+    }
+
+    fn fresh_value(&mut self) -> u64 {
+        self.counter += 1;
+        (self.number << 40) | self.counter
+    }
+
     fn register(mut self, group: usize) -> Record {
         let mut late: Vec<Pending> = Vec::new();
-        let mut counter = 0_u64;
-        let mut last_seen: Option<Found> = None;
-        let mut last_key = String::new();
+        let (mut last_key, mut last_seen) = (String::new(), None);
         while !self.stopped() {
+            if self.random.within(0..10) == 0 {
+                self.own_key();
+            }
             let Some(node) = self.node() else { continue };
-            counter += 1;
             let generation = self.shared.generation.load(Ordering::Relaxed);
             let key = format!("register/{group}/{generation}");
             if key != last_key {
                 last_seen = None;
                 last_key.clone_from(&key);
             }
-            let value = format!("{}-{counter}", self.name);
-            let (ask, did) = self.choose(&key, value, last_seen.as_ref());
+            let (ask, did) = self.choose(&key, last_seen.as_ref());
             let call = node.call(ask);
             let invoked = call.invoked;
-            let operation =
-                Operation { client: self.name, key, invoked, responded: None, revision: None, did };
+            let client = self.name();
+            let operation = Operation { client, key, invoked, responded: None, revision: None, did };
             match call.wait(self.shared.shape.call_limit) {
                 Some(reply) => {
-                    let failed = matches!(reply.told, Told::Failed { .. });
                     if let Some(found) = seen(&operation.did, &reply.told) {
                         last_seen = found;
                     }
+                    let failed = matches!(reply.told, Told::Failed { .. });
                     self.answered(operation, reply);
                     if failed {
-                        self.rename();
+                        self.lives += 1;
                         self.move_on();
                     }
                 }
                 None => {
                     late.push(Pending { call, operation });
-                    self.rename();
+                    self.lives += 1;
                     self.move_on();
                 }
             }
@@ -394,28 +410,53 @@ impl Client {
         self.record
     }
 
-    /// A client with an open call is two clients.
-    fn rename(&mut self) {
-        self.name += 1 << 32;
-    }
-
-    fn choose(&mut self, key: &str, value: String, last: Option<&Found>) -> (Ask, Did) {
-        let key = key.to_owned();
-        let read = |level| (Ask::Get { key: key.clone(), level }, Did::Read { level, found: None });
+    fn choose(&mut self, key: &str, last: Option<&Found>) -> (Ask, Did) {
+        let (key, new) = (key.to_owned(), self.fresh_value());
+        let read = |level| (Ask::Get { key: key.clone(), level }, Did::Read { level, saw: None });
         match self.random.within(0..100) {
-            0..30 => (Ask::Put { key, value: value.clone() }, Did::Put { value }),
-            30..50 => read(Level::Linearizable),
-            50..70 => read(Level::Lease),
-            70..75 => read(Level::Eventual),
-            75..80 => (Ask::Delete { key }, Did::Delete { existed: None }),
+            0..35 => (Ask::Put { key, value: new.to_string() }, Did::Put { value: new }),
+            35..55 => read(Level::Linearizable),
+            55..75 => read(Level::Lease),
+            75..80 => read(Level::Eventual),
             choice => {
                 let expect = match last {
                     None => Expect::Absent,
                     Some(found) if choice < 90 => Expect::Value(found.value.clone()),
                     Some(found) => Expect::Revision(found.modified),
                 };
-                let ask = Ask::Swap { key, expect: expect.clone(), new: value.clone() };
-                (ask, Did::Swap { expect, new: value, outcome: None })
+                let ask = Ask::Swap { key, expect, new: new.to_string() };
+                (ask, Did::Swap { expected: value_of(last), new, outcome: None })
+            }
+        }
+    }
+
+    /// Put, read and delete a key nobody else touches: its state is known until an outcome is not.
+    fn own_key(&mut self) {
+        let Some(node) = self.node() else { return };
+        let (key, value) = (format!("own/{}/{}", self.name(), self.fresh_value()), "mine".to_owned());
+        let read = || Ask::Get { key: key.clone(), level: Level::Linearizable };
+        let steps = [
+            (Ask::Put { key: key.clone(), value: value.clone() }, None),
+            (read(), Some(true)),
+            (Ask::Delete { key: key.clone() }, Some(true)),
+            (read(), Some(false)),
+            (Ask::Delete { key: key.clone() }, Some(false)),
+        ];
+        let limit = self.shared.shape.call_limit;
+        for (ask, there) in steps {
+            let call = node.call(ask.clone());
+            let Some(Reply { at, told }) = call.wait(limit) else { return };
+            let was_there = match &told {
+                Told::Done { .. } => None,
+                Told::Value { found, .. } => Some(found.as_ref().is_some_and(|found| found.value == value)),
+                Told::Deleted { existed, .. } => Some(*existed),
+                _ => return,
+            };
+            if was_there != there {
+                self.record.surprises.push(format!("{ask} was answered: {told}"));
+            }
+            if !matches!(told, Told::Value { .. }) {
+                self.shared.first.note(call.invoked, at);
             }
         }
     }
@@ -427,12 +468,8 @@ impl Client {
                 return;
             }
             (Did::Put { .. }, Told::Done { revision }) => revision,
-            (Did::Delete { existed }, Told::Deleted { revision, existed: was }) => {
-                *existed = Some(was);
-                revision
-            }
-            (Did::Read { found, .. }, Told::Value { revision, found: value }) => {
-                *found = value;
+            (Did::Read { saw, .. }, Told::Value { revision, found }) => {
+                *saw = value_of(found.as_ref());
                 revision
             }
             (Did::Swap { outcome, .. }, Told::Swapped { revision }) => {
@@ -440,7 +477,7 @@ impl Client {
                 revision
             }
             (Did::Swap { outcome, .. }, Told::Differs { revision, found }) => {
-                *outcome = Some(Err(found));
+                *outcome = Some(Err(value_of(found.as_ref())));
                 revision
             }
             (_, Told::Failed { effect: Effect::None, .. }) => {
@@ -449,8 +486,7 @@ impl Client {
             }
             _ => return self.unanswered(operation),
         };
-        let changes = !matches!(operation.did, Did::Read { .. });
-        if changes {
+        if operation.changes() {
             self.shared.acknowledged.fetch_add(1, Ordering::Relaxed);
             self.shared.first.note(operation.invoked, reply.at);
         }
@@ -549,8 +585,7 @@ fn seen(did: &Did, told: &Told) -> Option<Option<Found>> {
         (
             Did::Put { value } | Did::Swap { new: value, .. },
             Told::Done { revision } | Told::Swapped { revision },
-        ) => Some(Some(Found { value: value.clone(), modified: *revision })),
-        (_, Told::Deleted { .. }) => Some(None),
+        ) => Some(Some(Found { value: value.to_string(), modified: *revision })),
         _ => None,
     }
 }
