@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use tempfile::TempDir;
 
+#[cfg(target_os = "linux")]
+use crate::namespaces::{NamespaceError, Namespaces};
 use crate::process::{NodeProcess, StartFailure};
 use crate::proxy::Proxy;
 use crate::talk::{Ask, Status, Told};
@@ -74,14 +76,26 @@ pub struct Settings {
     pub runtimes: Runtimes,
     /// Where its directory is made. Not on a tmpfs: the log refuses it.
     pub below: PathBuf,
-    /// Put a proxy between the nodes, with this seed.
-    pub proxy: Option<u64>,
+    /// What is between them.
+    pub network: Network,
+}
+
+/// How nodes reach each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// By loopback.
+    Plain,
+    /// By a [`Proxy`] with this seed.
+    Proxy(u64),
+    /// By interfaces of their own.
+    #[cfg(target_os = "linux")]
+    Namespaces,
 }
 
 impl Settings {
     /// Three nodes of `program` below the directory for temporary files of builds.
     pub fn three(program: impl Into<PathBuf>, runtimes: Runtimes, below: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), nodes: 3, runtimes, below: below.into(), proxy: None }
+        Self { program: program.into(), nodes: 3, runtimes, below: below.into(), network: Network::Plain }
     }
 }
 
@@ -92,6 +106,10 @@ pub enum ClusterError {
     /// Directory or socket.
     #[error("preparing a cluster: {0}")]
     Io(#[from] io::Error),
+    /// The network could not be made or changed.
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    Network(#[from] NamespaceError),
     /// A node did not start.
     #[error("node {id}: {source}")]
     Start {
@@ -120,6 +138,8 @@ pub struct Cluster {
     settings: Settings,
     slots: Vec<Slot>,
     proxy: Option<Proxy>,
+    #[cfg(target_os = "linux")]
+    namespaces: Option<Namespaces>,
     directory: TempDir,
     variables: Mutex<BTreeMap<String, String>>,
     places: Mutex<HashMap<usize, PathBuf>>,
@@ -140,17 +160,36 @@ impl Cluster {
         std::fs::create_dir_all(&settings.below)?;
         let directory = tempfile::Builder::new().prefix("cluster-").tempdir_in(&settings.below)?;
         let host = own_host();
-        let mut slots = Vec::new();
         // All are held open together so that they differ.
         let sockets =
             (0..settings.nodes).map(|_| UdpSocket::bind((host, 0))).collect::<io::Result<Vec<_>>>()?;
-        for socket in &sockets {
-            slots.push(Slot { listen: socket.local_addr()?, process: Mutex::new(None) });
+        let mut addresses = sockets.iter().map(UdpSocket::local_addr).collect::<io::Result<Vec<_>>>()?;
+        let proxy = match settings.network {
+            Network::Proxy(seed) => Some(Proxy::start(host, &addresses, seed)?),
+            _ => None,
+        };
+        #[cfg(target_os = "linux")]
+        let namespaces = match settings.network {
+            Network::Namespaces => Some(Namespaces::make(settings.nodes)?),
+            _ => None,
+        };
+        #[cfg(target_os = "linux")]
+        if let Some(namespaces) = &namespaces {
+            for (index, address) in addresses.iter_mut().enumerate() {
+                address.set_ip(namespaces.address(index));
+            }
         }
-        let addresses: Vec<SocketAddr> = slots.iter().map(|slot| slot.listen).collect();
-        let proxy = settings.proxy.map(|seed| Proxy::start(host, &addresses, seed)).transpose()?;
-        let cluster =
-            Self { settings, slots, proxy, directory, variables: Mutex::default(), places: Mutex::default() };
+        let slots = addresses.into_iter().map(|listen| Slot { listen, process: Mutex::new(None) }).collect();
+        let cluster = Self {
+            settings,
+            slots,
+            proxy,
+            #[cfg(target_os = "linux")]
+            namespaces,
+            directory,
+            variables: Mutex::default(),
+            places: Mutex::default(),
+        };
         // Small, so that a short job sees many segments begin.
         cluster.configure("log.segment_bytes", "4MiB");
         Ok(cluster)
@@ -197,6 +236,15 @@ impl Cluster {
         self.proxy.as_ref().expect("a cluster with a proxy")
     }
 
+    /// The namespaces of the nodes.
+    ///
+    /// # Panics
+    /// If the settings did not ask for them.
+    #[cfg(target_os = "linux")]
+    pub fn namespaces(&self) -> &Namespaces {
+        self.namespaces.as_ref().expect("a cluster with namespaces")
+    }
+
     /// Where all its files are.
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -217,6 +265,19 @@ impl Cluster {
         self.directory().join(format!("node-{}.log", Self::id(index)))
     }
 
+    #[cfg(target_os = "linux")]
+    fn program(&self, index: usize) -> Command {
+        let Some(namespaces) = &self.namespaces else { return Command::new(&self.settings.program) };
+        let mut command = namespaces.enter(index);
+        command.arg(&self.settings.program);
+        command
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn program(&self, _index: usize) -> Command {
+        Command::new(&self.settings.program)
+    }
+
     /// The command that runs node `index`.
     pub fn command(&self, index: usize) -> Command {
         let slot = &self.slots[index];
@@ -224,7 +285,7 @@ impl Cluster {
             Runtime::Glommio => "glommio",
             Runtime::Tokio => "tokio",
         };
-        let mut command = Command::new(&self.settings.program);
+        let mut command = self.program(index);
         command.arg("node").args(["--runtime", runtime]);
         command.arg("--id").arg(Self::id(index).to_string());
         command.arg("--listen").arg(slot.listen.to_string());
@@ -385,7 +446,8 @@ mod tests {
     #[test]
     fn peers_are_reached_through_the_proxy() {
         let below = tempfile::tempdir().unwrap();
-        let settings = Settings { proxy: Some(1), ..Settings::three("x", Runtimes::Tokio, below.path()) };
+        let settings =
+            Settings { network: Network::Proxy(1), ..Settings::three("x", Runtimes::Tokio, below.path()) };
         let cluster = Cluster::prepare(settings).unwrap();
         let arguments: Vec<String> =
             cluster.command(0).get_args().map(|a| a.to_string_lossy().into_owned()).collect();

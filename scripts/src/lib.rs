@@ -13,6 +13,8 @@ pub mod intruder;
 pub mod judge;
 pub mod load;
 pub mod mutant;
+#[cfg(target_os = "linux")]
+pub mod namespaces;
 pub mod partition;
 #[cfg(target_os = "linux")]
 pub mod power_cut;

@@ -58,6 +58,9 @@ enum Job {
         /// Times each kind of split is made.
         #[arg(long, default_value_t = 5)]
         rounds: usize,
+        /// What splits it.
+        #[arg(long, value_enum, default_value = "proxy")]
+        means: partition::Means,
     },
     /// Send a loaded cluster what nobody should send.
     Hostile {
@@ -157,12 +160,13 @@ fn run(job: Job) -> Result<(), String> {
             };
             each(&common, &CLUSTERS, one)
         }
-        Job::Partition { ref common, rounds } => each(common, &CLUSTERS, |runtimes, program| {
+        Job::Partition { ref common, rounds, means } => each(common, &CLUSTERS, |runtimes, program| {
             partition::run(&partition::Plan {
                 program,
                 below: common.below(),
                 runtimes,
                 rounds,
+                means,
                 seed: common.seed,
                 load: common.load(),
             })

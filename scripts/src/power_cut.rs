@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 
 use crate::audit;
-use crate::cluster::{Cluster, PATIENCE, Runtimes, Settings};
+use crate::cluster::{Cluster, Network, PATIENCE, Runtimes, Settings};
 use crate::disk::{self, Cut, Disk, Filesystem};
 use crate::load::{Load, Record, Shape};
 use crate::random::Random;
@@ -82,7 +82,7 @@ fn cycles(plan: &Plan, filesystem: Filesystem, outcome: &mut Outcome) -> Result<
         nodes: 1,
         runtimes: plan.runtimes,
         below: scratch.path().to_path_buf(),
-        proxy: None,
+        network: Network::Plain,
     };
     let cluster = Arc::new(Cluster::prepare(settings)?);
     cluster.place(0, disk.path().join("node"));

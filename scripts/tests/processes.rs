@@ -71,19 +71,28 @@ fn killed_and_stopped_nodes_lose_nothing_in_a_mixed_cluster() {
     kept(|| leader_kills(Runtimes::Mixed));
 }
 
+fn partitions(means: partition::Means) -> Report {
+    let (program, below) = (program(), below());
+    let plan = partition::Plan {
+        program,
+        below,
+        runtimes: Runtimes::Mixed,
+        rounds: 1,
+        means,
+        seed: 1,
+        load: load(),
+    };
+    partition::run(&plan)
+}
+
 #[test]
 fn partitions_heal_and_a_minority_acknowledges_nothing() {
-    kept(|| {
-        let (program, below) = (program(), below());
-        partition::run(&partition::Plan {
-            program,
-            below,
-            runtimes: Runtimes::Mixed,
-            rounds: 1,
-            seed: 1,
-            load: load(),
-        })
-    });
+    kept(|| partitions(partition::Means::Proxy));
+}
+
+#[test]
+fn links_go_down_and_come_back() {
+    kept(|| partitions(partition::Means::Links));
 }
 
 #[test]
