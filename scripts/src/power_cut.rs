@@ -43,36 +43,27 @@ pub struct Plan {
 /// Room for a few segments of the log and the filesystem's own.
 const DISK_BYTES: u64 = 384 << 20;
 
-/// What the cuts came to.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// What was seen.
-    pub report: Report,
-    /// Acknowledged writes that were gone.
-    pub lost: usize,
-}
-
 /// Cut the power as often as the plan says; after each cut, everything acknowledged since the one before is read back, at
 /// the end everything.
-pub fn run(plan: &Plan) -> Outcome {
+pub fn run(plan: &Plan) -> Report {
     let filesystem = match plan.filesystem {
         Kind::Ext4 => Filesystem::Ext4,
         Kind::Xfs => Filesystem::Xfs,
     };
     let name = format!("power cuts: {} on {} (seed {})", plan.runtimes.name(), filesystem.name(), plan.seed);
     if let Err(why) = disk::available(filesystem) {
-        return Outcome { report: Report::skipped(name, why), lost: 0 };
+        return Report::skipped(name, why);
     }
-    let mut outcome = Outcome { report: Report::new(name), lost: 0 };
-    if let Err(error) = cycles(plan, filesystem, &mut outcome) {
-        outcome.report.violation(error.to_string());
+    let mut report = Report::new(name);
+    if let Err(error) = cycles(plan, filesystem, &mut report) {
+        report.violation(error.to_string());
     }
-    outcome
+    report
 }
 
 type Failure = Box<dyn std::error::Error>;
 
-fn cycles(plan: &Plan, filesystem: Filesystem, outcome: &mut Outcome) -> Result<(), Failure> {
+fn cycles(plan: &Plan, filesystem: Filesystem, report: &mut Report) -> Result<(), Failure> {
     std::fs::create_dir_all(&plan.below)?;
     let scratch = tempfile::Builder::new().prefix("power-").tempdir_in(&plan.below)?;
     let mut disk = Disk::make(scratch.path(), filesystem, DISK_BYTES)?;
@@ -89,14 +80,14 @@ fn cycles(plan: &Plan, filesystem: Filesystem, outcome: &mut Outcome) -> Result<
     let start = Instant::now();
     let (mut acknowledged, mut unknown, mut cuts, mut opened) =
         (0, 0, [0, 0], crate::report::Distribution::default());
-    let mut records: Vec<Record> = Vec::new();
+    let (mut records, mut lost): (Vec<Record>, usize) = (Vec::new(), 0);
     for cycle in 0..=plan.cycles {
         let restart = Instant::now();
         let node = match cluster.start_node(0).and_then(|node| cluster.leader(PATIENCE).map(|_| node)) {
             Ok(node) => node,
             Err(error) => {
                 // A node that cannot be started has lost everything it acknowledged.
-                outcome.lost += records.iter().map(|record| record.entries.len()).sum::<usize>();
+                report.fact("acknowledged writes out of reach", acknowledged);
                 return Err(format!("after cut {cycle}: {error}").into());
             }
         };
@@ -110,7 +101,7 @@ fn cycles(plan: &Plan, filesystem: Filesystem, outcome: &mut Outcome) -> Result<
             .map(|record| audit::ledger(&node, record, &mut Report::new("one cycle")))
             .sum();
         // What is gone once is not counted again at the end.
-        outcome.lost = if cycle == plan.cycles { outcome.lost.max(again) } else { outcome.lost + again };
+        lost = if cycle == plan.cycles { lost.max(again) } else { lost + again };
         if cycle == plan.cycles {
             break;
         }
@@ -139,13 +130,11 @@ fn cycles(plan: &Plan, filesystem: Filesystem, outcome: &mut Outcome) -> Result<
     }
     cluster.kill(0);
 
-    let report = &mut outcome.report;
     report.fact("power cuts (filesystem / and device cache)", format!("{} / {}", cuts[0], cuts[1]));
     report.fact("writes acknowledged / under way at a cut", format!("{acknowledged} / {unknown}"));
-    report.fact("acknowledged writes lost", outcome.lost);
+    report.fact("acknowledged writes lost", lost);
     report.fact("start after a cut, until it leads", opened);
     report.fact("cycles per second", format!("{:.1}", plan.cycles as f64 / start.elapsed().as_secs_f64()));
-    let lost = outcome.lost;
     report.require(lost == 0, || format!("{lost} acknowledged writes lost"));
     recoveries(&cluster, report);
     Ok(())
