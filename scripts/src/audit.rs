@@ -50,9 +50,29 @@ fn insist(node: &NodeProcess, ask: &Ask) -> Result<Told, String> {
     }
 }
 
-/// Every acknowledged ledger write is read back through `node`, linearizable; unacknowledged ones may be there, with the
-/// value that was sent. Returns how many acknowledged writes are lost.
-pub fn ledger(node: &NodeProcess, record: &Record, report: &mut Report) -> usize {
+/// What reading a ledger back came to.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    lost: Tally,
+    wrong: Tally,
+}
+
+impl Ledger {
+    /// Acknowledged writes that are gone.
+    pub fn lost(&self) -> usize {
+        self.lost.count
+    }
+
+    /// Report what is gone, and what nobody wrote.
+    pub fn into_report(self, report: &mut Report) {
+        self.lost.into_report(report, "acknowledged writes lost");
+        self.wrong.into_report(report, "keys that nobody wrote so");
+    }
+}
+
+/// Read every acknowledged ledger write back through `node`, linearizable. Unacknowledged ones may be there, with the value
+/// that was sent. An error if it cannot be read.
+pub fn ledger(node: &NodeProcess, record: &Record) -> Result<Ledger, String> {
     let mut blocks: HashMap<(usize, u64), Vec<u64>> = HashMap::new();
     for entry in &record.entries {
         blocks.entry((entry.ledger, entry.number / BLOCK)).or_default().push(entry.number);
@@ -63,10 +83,9 @@ pub fn ledger(node: &NodeProcess, record: &Record, report: &mut Report) -> usize
             let prefix = Entry::prefix(ledger, block);
             let scan =
                 Ask::Scan { prefix: prefix.clone(), limit: usize::try_from(BLOCK).expect("small") + 1 };
-            let pairs = match insist(node, &scan) {
-                Ok(Told::Pairs { pairs, .. }) => pairs,
-                Ok(other) => return unread(report, &format!("a scan was answered {other}")),
-                Err(error) => return unread(report, &error),
+            let pairs = match insist(node, &scan)? {
+                Told::Pairs { pairs, .. } => pairs,
+                other => return Err(format!("a scan was answered {other}")),
             };
             let mut found: HashMap<&str, &str> =
                 pairs.iter().map(|(key, value)| (&**key, &**value)).collect();
@@ -89,17 +108,7 @@ pub fn ledger(node: &NodeProcess, record: &Record, report: &mut Report) -> usize
             }
         }
     }
-    report.fact("ledger writes acknowledged, read back", record.entries.len());
-    report.fact("acknowledged writes lost", lost.count);
-    let count = lost.count;
-    lost.into_report(report, "acknowledged writes lost");
-    wrong.into_report(report, "keys that nobody wrote so");
-    count
-}
-
-fn unread(report: &mut Report, why: &str) -> usize {
-    report.violation(format!("the ledger could not be read back: {why}"));
-    0
+    Ok(Ledger { lost, wrong })
 }
 
 /// The newest `at_most` acknowledged ledger writes are in the applied state of `node` itself.
@@ -175,7 +184,14 @@ pub fn everything(cluster: &Cluster, record: &Record, report: &mut Report) {
     for index in 0..cluster.len() {
         let Some(node) = cluster.node(index) else { continue };
         if index == 0 {
-            ledger(&node, record, report);
+            match ledger(&node, record) {
+                Ok(ledger) => {
+                    report.fact("ledger writes acknowledged, read back", record.entries.len());
+                    report.fact("acknowledged writes lost", ledger.lost());
+                    ledger.into_report(report);
+                }
+                Err(why) => report.violation(format!("the ledger could not be read back: {why}")),
+            }
         }
         applied(&node, &format!("node {}", Cluster::id(index)), record, 5000, report);
     }
