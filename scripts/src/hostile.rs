@@ -73,6 +73,7 @@ impl Target<'_> {
         report: &mut Report,
         attack: impl FnOnce() -> Result<String, Failure>,
     ) -> Result<(), Failure> {
+        self.load.rotate();
         let before = counter(&self.status()?);
         let outcome = attack()?;
         let deadline = Instant::now() + ATTEMPT;
@@ -102,6 +103,8 @@ fn attack(plan: &Plan, report: &mut Report) -> Result<(), Failure> {
     let target = Target { cluster: &cluster, load: &load, index: leader, pid: node.pid() };
     strangers(&target, borrowed, plan, report)?;
     noise(&target, plan, report)?;
+    cluster.kill(borrowed);
+    impostor(&target, borrowed, plan, report)?;
     lunatics(&target, borrowed, plan, report)?;
     cluster.start_node(borrowed)?;
     let record = load.finish();
@@ -196,10 +199,33 @@ fn noise(target: &Target<'_>, plan: &Plan, report: &mut Report) -> Result<(), Fa
     )
 }
 
+/// Someone at the address of a member that is down, where the target itself will dial, with a name but not the authority.
+fn impostor(target: &Target<'_>, borrowed: usize, plan: &Plan, report: &mut Report) -> Result<(), Failure> {
+    let cluster = target.cluster;
+    let tls = EphemeralAuthority::new(CLUSTER)?.issue(PeerId(Cluster::id(borrowed)))?;
+    let aim = (Cluster::id(target.index), cluster.address(target.index));
+    let mut intruder = Intruder::new(tls, cluster.address(borrowed), aim, 8 << 20, plan.seed)?;
+    target.survives(
+        "an impostor at a member's address",
+        |status| status.refused,
+        report,
+        || {
+            let mut attempts = 0;
+            let admitted = intruder.until(Duration::from_secs(2), |event| {
+                attempts += usize::from(matches!(event, Event::Refused { .. }));
+                matches!(event, Event::Connected { .. }).then_some(())
+            })?;
+            match admitted {
+                Some(()) => Err("admitted".into()),
+                None => Ok(format!("{attempts} attempts refused")),
+            }
+        },
+    )
+}
+
 /// A member with a good certificate that sends what no member sends, from the address of the node it stands in for.
 fn lunatics(target: &Target<'_>, borrowed: usize, plan: &Plan, report: &mut Report) -> Result<(), Failure> {
     let cluster = target.cluster;
-    cluster.kill(borrowed);
     let authority = DevelopmentAuthority::open_or_create(cluster.directory().join("certificates"), CLUSTER)?;
     let tls = authority.issue(PeerId(Cluster::id(borrowed)))?;
     let aim = (Cluster::id(target.index), cluster.address(target.index));

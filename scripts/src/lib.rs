@@ -15,6 +15,8 @@ pub mod load;
 pub mod mutant;
 #[cfg(target_os = "linux")]
 pub mod namespaces;
+#[cfg(target_os = "linux")]
+pub mod node;
 pub mod partition;
 #[cfg(target_os = "linux")]
 pub mod power_cut;

@@ -33,6 +33,10 @@ enum Job {
         #[arg(long)]
         check: bool,
     },
+    /// Run one node that does what the lines of its stdin say: what the other jobs start.
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    Node(scripts::node::NodeArguments),
     /// Kill, freeze and restart nodes of a loaded cluster of three processes.
     Chaos {
         #[command(flatten)]
@@ -148,6 +152,8 @@ fn run(job: Job) -> Result<(), String> {
     match job {
         Job::Ci { step } => run_ci(step.as_deref()),
         Job::Proto { check } => run_proto(check),
+        #[cfg(target_os = "linux")]
+        Job::Node(arguments) => scripts::node::serve(&arguments),
         Job::Chaos { common, kills, pauses, follower_kills, minority_restarts, gate_ms } => {
             let one = |runtimes, program| {
                 chaos::run(&chaos::Plan {

@@ -35,6 +35,9 @@ pub enum End {
     Port,
 }
 
+/// The bridge's interface, in its own namespace.
+const SWITCH: &str = "switch0";
+
 /// One namespace per node.
 #[derive(Debug)]
 pub struct Namespaces {
@@ -50,16 +53,17 @@ impl Namespaces {
         let made = Self { prefix, nodes };
         let bridge = made.bridge();
         ip(&["netns", "add", &bridge])?;
-        ip(&["-n", &bridge, "link", "add", "br", "type", "bridge"])?;
-        ip(&["-n", &bridge, "link", "set", "br", "up"])?;
+        ip(&["-n", &bridge, "link", "add", "name", SWITCH, "type", "bridge"])?;
+        ip(&["-n", &bridge, "link", "set", SWITCH, "up"])?;
         for index in 0..nodes {
             let (node, port) = (made.name(index), port(index));
             let address = format!("{}/24", made.address(index));
             ip(&["netns", "add", &node])?;
             ip(&[
-                "-n", &bridge, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &node,
+                "-n", &bridge, "link", "add", "name", &port, "type", "veth", "peer", "name", "eth0", "netns",
+                &node,
             ])?;
-            ip(&["-n", &bridge, "link", "set", &port, "master", "br", "up"])?;
+            ip(&["-n", &bridge, "link", "set", &port, "master", SWITCH, "up"])?;
             ip(&["-n", &node, "addr", "add", &address, "dev", "eth0"])?;
             ip(&["-n", &node, "link", "set", "lo", "up"])?;
             ip(&["-n", &node, "link", "set", "eth0", "up"])?;

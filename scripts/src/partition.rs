@@ -175,6 +175,8 @@ fn storm(plan: &Plan, cluster: &Cluster, load: &Load, report: &mut Report) -> Re
     cluster.proxy().set_all(&storm);
     let before = load.acknowledged();
     for _ in 0..plan.rounds {
+        std::thread::sleep(Duration::from_secs(2));
+        load.rotate();
         report
             .require(load.progress(100, PATIENCE), || "no progress in a storm that lets most through".into());
     }
