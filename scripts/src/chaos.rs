@@ -28,6 +28,8 @@ pub struct Plan {
     pub pauses: usize,
     /// All but one killed, one of them restarted.
     pub minority_restarts: usize,
+    /// All killed at once and restarted.
+    pub blackouts: usize,
     /// Longest time to the first new acknowledged write.
     pub gate: Duration,
     /// Seed of the times and choices.
@@ -110,6 +112,10 @@ impl Arena {
             self.restart_while_another_is_down(report)?;
         }
         report.fact("restarts while another node was down", plan.minority_restarts);
+        for _ in 0..plan.blackouts {
+            self.kill_all(report)?;
+        }
+        report.fact("all nodes killed at once", plan.blackouts);
         Ok(())
     }
 
@@ -264,5 +270,17 @@ impl Arena {
         self.load.rotate();
         self.cluster.start_node(last_back)?;
         self.caught_up(last_back)
+    }
+
+    /// Nothing but the disks is left of what was acknowledged.
+    fn kill_all(&mut self, report: &mut Report) -> Result<(), ClusterError> {
+        self.calm()?;
+        self.cluster.kill_all();
+        self.load.rotate();
+        for index in 0..self.cluster.len() {
+            self.cluster.start_node(index)?;
+        }
+        report.require(self.load.progress(50, PATIENCE), || "did not come up after all were killed".into());
+        (0..self.cluster.len()).try_for_each(|index| self.caught_up(index))
     }
 }

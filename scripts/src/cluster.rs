@@ -328,6 +328,13 @@ impl Cluster {
         }
     }
 
+    /// SIGKILL all nodes, the last before the first has finished dying.
+    pub fn kill_all(&self) {
+        let processes: Vec<_> = (0..self.len()).filter_map(|index| self.slot(index).take()).collect();
+        processes.iter().for_each(|process| process.send_kill());
+        processes.iter().for_each(|process| process.kill());
+    }
+
     /// Stop node `index` in order.
     pub fn stop(&self, index: usize) -> Result<(), String> {
         let process = self.slot(index).take();

@@ -53,6 +53,9 @@ enum Job {
         /// Times two of three are killed and only one restarted.
         #[arg(long, default_value_t = 5)]
         minority_restarts: usize,
+        /// Times all are killed at once.
+        #[arg(long, default_value_t = 5)]
+        blackouts: usize,
         /// Longest time to the first new acknowledged write, in milliseconds.
         #[arg(long, default_value_t = 1000)]
         gate_ms: u64,
@@ -154,7 +157,7 @@ fn run(job: Job) -> Result<(), String> {
         Job::Proto { check } => run_proto(check),
         #[cfg(target_os = "linux")]
         Job::Node(arguments) => scripts::node::serve(&arguments),
-        Job::Chaos { common, kills, pauses, follower_kills, minority_restarts, gate_ms } => {
+        Job::Chaos { common, kills, pauses, follower_kills, minority_restarts, blackouts, gate_ms } => {
             let one = |runtimes, program| {
                 chaos::run(&chaos::Plan {
                     program,
@@ -164,6 +167,7 @@ fn run(job: Job) -> Result<(), String> {
                     follower_kills,
                     pauses,
                     minority_restarts,
+                    blackouts,
                     gate: Duration::from_millis(gate_ms),
                     seed: common.seed,
                     load: common.load(),

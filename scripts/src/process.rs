@@ -207,9 +207,14 @@ impl NodeProcess {
         self.signal(Signal::CONT);
     }
 
+    /// SIGKILL, without waiting.
+    pub fn send_kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
     /// SIGKILL, and wait until the process is gone and all it owed is answered.
     pub fn kill(&self) {
-        self.signal(Signal::KILL);
+        self.send_kill();
         self.reap();
     }
 

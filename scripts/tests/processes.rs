@@ -50,6 +50,7 @@ fn leader_kills(runtimes: Runtimes) -> Report {
         follower_kills: 1,
         pauses: 1,
         minority_restarts: 1,
+        blackouts: 1,
         gate: GATE,
         seed: 1,
         load: load(),
