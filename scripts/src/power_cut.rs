@@ -113,6 +113,8 @@ fn cycles(plan: &Plan, filesystem: Filesystem, report: &mut Report) -> Result<()
             first_ledger: cycle * plan.load.ledgers,
             seed: random.bits(),
             groups: 0,
+            // Writes of several blocks can be torn.
+            value_bytes: 2000,
             ..plan.load.clone()
         };
         let load = Load::start(&cluster, shape);
