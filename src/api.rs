@@ -140,6 +140,10 @@ pub struct Counters {
     pub malformed: u64,
     /// Connection attempts turned away: wrong certificate, cluster, node or protocol.
     pub refused_connections: u64,
+    /// Connections closed because a peer broke the protocol's rules, as with a message over the limit.
+    pub violations: u64,
+    /// Datagrams that belong to no connection and begin none: noise, plaintext, leftovers.
+    pub ignored_datagrams: u64,
 }
 
 /// Why an engine does not run any more.

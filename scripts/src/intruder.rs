@@ -29,7 +29,7 @@ impl Intruder {
         max_message: usize,
         seed: u64,
     ) -> io::Result<Self> {
-        let socket = UdpSocket::bind(address)?;
+        let socket = bind(address)?;
         let mut random = Random::new(seed);
         let key = random.bytes(32).try_into().expect("32 bytes");
         let mut config = Config::new(tls, random.bits(), SystemTime::now(), key);
@@ -103,6 +103,20 @@ impl Intruder {
     /// Send one message; needs to be admitted.
     pub fn send(&mut self, lane: Lane, message: Vec<u8>) -> Result<(), transport::SendError> {
         self.transport.send(self.target, lane, &[Bytes::from(message)])
+    }
+}
+
+/// Bind, with patience: the kernel lets go of a killed process's io_uring, and of the sockets it polls, only after the process
+/// is gone.
+fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        match UdpSocket::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(TURN);
+            }
+            other => return other,
+        }
     }
 }
 

@@ -357,6 +357,8 @@ impl<D: Disk> Loop<D> {
                 busy: self.shared.reads.busy.load(Ordering::Relaxed),
                 malformed: self.malformed + node.counters.malformed,
                 refused_connections: transport.refused_total(),
+                violations: transport.violations,
+                ignored_datagrams: transport.datagrams_ignored,
             },
         }
     }
