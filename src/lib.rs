@@ -48,3 +48,8 @@ pub mod prelude {
     pub use crate::kv::{Expected, KeyValue, Page, Revision};
     pub use wal::NodeId;
 }
+
+/// The README's example is compiled and run with the other documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
