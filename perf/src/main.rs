@@ -1,13 +1,28 @@
-//! The measuring harness of d-engine: `cargo run --release -p perf -- probes`.
+//! The measuring harness of d-engine: `cargo run --release -p perf -- first-light`.
 //!
 //! See the README's "Numbers, and how they are made" for the rules it keeps.
 
+mod allocations;
+mod cluster;
+mod first_light;
+mod load;
+mod machine;
+mod node;
 mod probe;
+mod protocol;
+mod report;
+mod slice;
+mod statistics;
+mod usage;
+mod wait;
 
 use clap::{Parser, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: allocations::Counting = allocations::Counting;
 
 #[derive(Parser)]
 #[command(name = "perf", about = "The measuring harness of d-engine")]
@@ -18,17 +33,24 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Job {
+    /// Puts and reads on three embedded nodes, with what they cost.
+    FirstLight(Box<first_light::Options>),
     /// What the machine can do by itself: flush, round trips, arithmetic.
     Probes {
         /// On the file system of this directory.
         #[arg(long, default_value = ".")]
         directory: PathBuf,
     },
+    /// One node, under orders of the coordinator.
+    #[command(hide = true)]
+    Node(Box<node::Arguments>),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().job {
+        Job::FirstLight(options) => first_light::run(&options).map_err(|error| error.to_string()),
         Job::Probes { directory } => probes(&directory).map_err(|error| error.to_string()),
+        Job::Node(arguments) => node::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,183 @@
+//! One engine in a process of its own, taking orders: `perf node`, started by the coordinator and by nobody else.
+
+use crate::allocations;
+use crate::load::{self, Material};
+use crate::protocol::{Counters, Order, Report, Snapshot};
+use crate::usage::ProcessUsage;
+use crate::wait::wait_for;
+use d_engine::prelude::*;
+use std::fmt;
+use std::io::{self, BufRead, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+const CLUSTER: u128 = 0x0066_6972_7374_206c_6967_6874;
+const READY_LIMIT: Duration = Duration::from_secs(20);
+
+/// Which runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum RuntimeChoice {
+    /// What the engine finds best here.
+    Auto,
+    /// Pinned, on io_uring.
+    Glommio,
+    /// Ordinary files and the reactor.
+    Tokio,
+}
+
+impl fmt::Display for RuntimeChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Glommio => "glommio",
+            Self::Tokio => "tokio",
+        })
+    }
+}
+
+/// Which promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DurabilityChoice {
+    /// A majority flushed.
+    DiskFirst,
+    /// A majority has it in memory.
+    MemFirst,
+}
+
+impl DurabilityChoice {
+    /// The word that begins a row's name.
+    pub fn promise(self) -> &'static str {
+        match self {
+            Self::DiskFirst => "fsync-quorum",
+            Self::MemFirst => "memory-quorum",
+        }
+    }
+}
+
+impl fmt::Display for DurabilityChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DiskFirst => "disk-first",
+            Self::MemFirst => "mem-first",
+        })
+    }
+}
+
+/// `1=127.0.0.1:4000`
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    id: u64,
+    address: SocketAddr,
+}
+
+impl FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (id, address) = text.split_once('=').ok_or("a peer is written id=address")?;
+        Ok(Self {
+            id: id.parse().map_err(|error| format!("id {id:?}: {error}"))?,
+            address: address.parse().map_err(|error| format!("address {address:?}: {error}"))?,
+        })
+    }
+}
+
+/// The command line the coordinator writes.
+#[derive(clap::Args, Debug)]
+pub struct Arguments {
+    #[arg(long)]
+    id: u64,
+    #[arg(long, value_delimiter = ',')]
+    peers: Vec<Peer>,
+    #[arg(long)]
+    data: PathBuf,
+    #[arg(long)]
+    certificates: PathBuf,
+    #[arg(long, value_enum)]
+    runtime: RuntimeChoice,
+    #[arg(long, value_enum)]
+    durability: DurabilityChoice,
+    #[arg(long)]
+    core: Option<usize>,
+}
+
+/// Starts the engine and obeys until told to stop, or until the orders end.
+pub fn run(arguments: &Arguments) -> Result<(), String> {
+    let mut out = io::stdout().lock();
+    let mut say = |report: &Report| -> Result<(), String> {
+        let line = serde_json::to_string(report).map_err(|error| error.to_string())?;
+        writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| error.to_string())
+    };
+    let engine = start(arguments)?;
+    let client = engine.client();
+    let status = wait_for(client.status()).map_err(|error| error.to_string())?;
+    say(&Report::Ready { runtime: status.runtime.to_owned() })?;
+
+    let mut material = Material::new();
+    for line in io::stdin().lock().lines() {
+        let line = line.map_err(|error| error.to_string())?;
+        let order: Order = serde_json::from_str(&line).map_err(|error| format!("order {line:?}: {error}"))?;
+        let done = match order {
+            Order::Snapshot => {
+                snapshot(&engine, &client).map(|snapshot| Report::Snapshot(Box::new(snapshot)))
+            }
+            Order::Fill => load::fill(&client, &mut material).map(|()| Report::Done),
+            Order::Load(load) => Ok(Report::Loaded(Box::new(load::run(&client, load, &mut material)))),
+            Order::Transfer { to } => wait_for(client.transfer_leadership(NodeId(to)))
+                .map(|()| Report::Done)
+                .map_err(|error| error.to_string()),
+            Order::Stop => break,
+        };
+        say(&done.unwrap_or_else(|reason| Report::Failed { reason }))?;
+    }
+    wait_for(engine.stop()).map_err(|error| error.to_string())
+}
+
+fn start(arguments: &Arguments) -> Result<EmbeddedEngine, String> {
+    let me = arguments
+        .peers
+        .iter()
+        .find(|peer| peer.id == arguments.id)
+        .ok_or("the node is not among its peers")?;
+    let mut builder = EmbeddedEngine::builder()
+        .node_id(arguments.id)
+        .cluster_id(CLUSTER)
+        .data_dir(&arguments.data)
+        .listen(me.address)
+        .peers(arguments.peers.iter().map(|peer| (peer.id, peer.address)))
+        .development_certificates(&arguments.certificates)
+        .runtime(match arguments.runtime {
+            RuntimeChoice::Auto => Runtime::Auto,
+            RuntimeChoice::Glommio => Runtime::Glommio,
+            RuntimeChoice::Tokio => Runtime::Tokio,
+        })
+        .durability(match arguments.durability {
+            DurabilityChoice::DiskFirst => Durability::DiskFirst,
+            DurabilityChoice::MemFirst => Durability::MemFirst,
+        });
+    if let Some(core) = arguments.core {
+        builder = builder.core(core);
+    }
+    let engine = wait_for(builder.start()).map_err(|error| error.to_string())?;
+    wait_for(engine.wait_ready(READY_LIMIT)).map_err(|error| error.to_string())?;
+    Ok(engine)
+}
+
+fn snapshot(engine: &EmbeddedEngine, client: &EmbeddedClient) -> Result<Snapshot, String> {
+    let counters = wait_for(client.status()).map_err(|error| error.to_string())?.counters;
+    Ok(Snapshot {
+        leads: engine.is_leader(),
+        usage: ProcessUsage::of_self(),
+        allocations: allocations::so_far(),
+        counters: Counters {
+            flushes: counters.flushes,
+            disk_bytes: counters.disk_bytes,
+            batches: counters.batches,
+            turns: counters.turns,
+            sleeps: counters.sleeps,
+            wakes: counters.wakes,
+        },
+    })
+}

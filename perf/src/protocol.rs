@@ -1,0 +1,127 @@
+//! What the coordinator and the node processes say to each other: one JSON value a line, orders on standard input,
+//! reports on standard output.
+
+use crate::allocations::Allocations;
+use crate::usage::ProcessUsage;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// From the coordinator to a node. The end of the input means `Stop`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Say what was used so far.
+    Snapshot,
+    /// Be a client of yourself for a while.
+    Load(Load),
+    /// Write every key once, so that reads find what they ask for.
+    Fill,
+    /// Make another node the leader.
+    Transfer {
+        /// Its number.
+        to: u64,
+    },
+    /// Stop the engine and exit.
+    Stop,
+}
+
+/// From a node to the coordinator; one for each order, and `Ready` first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Report {
+    /// The engine runs and knows a leader.
+    Ready {
+        /// Which runtime it chose.
+        runtime: String,
+    },
+    /// As ordered.
+    Snapshot(Box<Snapshot>),
+    /// As ordered.
+    Loaded(Box<Loaded>),
+    /// As ordered, with nothing to say.
+    Done,
+    /// It could not be done.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A closed loop of one kind of call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Which call.
+    pub call: Call,
+    /// Calls kept outstanding.
+    pub in_flight: usize,
+    /// No call begins after this time.
+    pub slice: Duration,
+}
+
+/// The calls that are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Call {
+    /// `pipeline().put`
+    Put,
+    /// `get_linearizable`
+    GetLinearizable,
+    /// `get_lease`
+    GetLease,
+    /// `get_eventual`
+    GetEventual,
+}
+
+/// What a load came to, seen by the client.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Loaded {
+    /// Calls answered with success.
+    pub operations: u64,
+    /// Calls that failed, by message.
+    pub errors: Vec<(String, u64)>,
+    /// From the first call to the last answer.
+    pub elapsed: Duration,
+    /// Latencies of successful calls: nanoseconds, and how many.
+    pub latencies: Vec<(u64, u64)>,
+}
+
+/// What a node has used since it started.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Whether it leads.
+    pub leads: bool,
+    /// The kernel's accounts.
+    pub usage: ProcessUsage,
+    /// Of the whole process: engine and, on the leader, generator.
+    pub allocations: Allocations,
+    /// The engine's counters.
+    pub counters: Counters,
+}
+
+/// The engine's counters that the report needs.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// Flushes of the log.
+    pub flushes: u64,
+    /// Bytes written to the log's files, padding included.
+    pub disk_bytes: u64,
+    /// Entries written to the log: batches.
+    pub batches: u64,
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Times the loop slept.
+    pub sleeps: u64,
+    /// Times a caller's thread was woken.
+    pub wakes: u64,
+}
+
+impl Counters {
+    /// What was counted between `earlier` and `self`.
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            flushes: self.flushes - earlier.flushes,
+            disk_bytes: self.disk_bytes - earlier.disk_bytes,
+            batches: self.batches - earlier.batches,
+            turns: self.turns - earlier.turns,
+            sleeps: self.sleeps - earlier.sleeps,
+            wakes: self.wakes - earlier.wakes,
+        }
+    }
+}
