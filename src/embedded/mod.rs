@@ -76,7 +76,6 @@ impl EmbeddedEngine {
     }
 
     /// Starts a node as a program says, on top of file and environment.
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::new()
     }

@@ -59,7 +59,13 @@ pub(crate) struct Starting {
 
 /// Where the thread says how its start went, once.
 #[derive(Default)]
-pub(crate) struct Told(Mutex<(Option<Result<Started, StartError>>, Option<Waker>)>);
+pub(crate) struct Told(Mutex<Message>);
+
+#[derive(Default)]
+struct Message {
+    result: Option<Result<Started, StartError>>,
+    reader: Option<Waker>,
+}
 
 /// What a started engine says of itself.
 #[derive(Clone, Debug)]
@@ -72,8 +78,8 @@ pub(crate) struct Started {
 impl Told {
     fn tell(&self, result: Result<Started, StartError>) {
         let mut told = self.0.lock();
-        told.0 = Some(result);
-        let waker = told.1.take();
+        told.result = Some(result);
+        let waker = told.reader.take();
         drop(told);
         if let Some(waker) = waker {
             waker.wake();
@@ -82,10 +88,10 @@ impl Told {
 
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Started, StartError>> {
         let mut told = self.0.lock();
-        if let Some(result) = told.0.take() {
+        if let Some(result) = told.result.take() {
             return Poll::Ready(result);
         }
-        let replaced = told.1.replace(cx.waker().clone());
+        let replaced = told.reader.replace(cx.waker().clone());
         drop(told);
         drop(replaced);
         Poll::Pending

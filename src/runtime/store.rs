@@ -32,7 +32,7 @@ impl StateMachine for SharedStore {
     /// One lock for the whole entry, so that a reader sees all of a batch or nothing of it.
     fn apply(&mut self, entry: &Frame, replies: &mut Vec<Reply>) {
         let mut store = self.store.write();
-        replies.extend(entry.commands().map(|command| store.apply(&command)));
+        replies.extend(entry.commands().map(|command| store.apply(command)));
     }
 
     fn check(&self, command: &[u8]) -> Result<(), CommandError> {

@@ -129,10 +129,10 @@ pub async fn leader_of(engines: &[EmbeddedEngine]) -> usize {
     loop {
         let mut watch = engines[0].watch_leader();
         let leader = watch.leader().await.expect("it runs");
-        if let Some(at) = engines.iter().position(|engine| engine.id() == leader) {
-            if engines[at].is_leader() {
-                return at;
-            }
+        if let Some(at) = engines.iter().position(|engine| engine.id() == leader)
+            && engines[at].is_leader()
+        {
+            return at;
         }
         // It has heard of the old one still; the next change brings the new one.
         engines[0].wait_ready(PATIENCE).await.unwrap();
