@@ -5,7 +5,6 @@
 //! between them: the caller publishes its work and then reads the flag, the loop raises the flag and then looks for
 //! work, so at least one of them sees the other.
 
-use std::io;
 #[cfg(target_os = "linux")]
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
@@ -34,7 +33,7 @@ impl Clapper {
     /// # Errors
     /// The kernel's, when no descriptor is left.
     #[cfg(target_os = "linux")]
-    pub(crate) fn event() -> io::Result<Self> {
+    pub(crate) fn event() -> std::io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
         Ok(Self::Event(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }

@@ -11,6 +11,7 @@ use super::spin::Spin;
 use super::start::Unavailable;
 use super::turn::{Loop, Rest};
 use crate::api::StopReason;
+use crate::config;
 use crate::raft::Mono;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use std::os::fd::AsFd;
@@ -27,6 +28,9 @@ const GLOMMIO_IO_BYTES: usize = 64 << 10;
 const GLOMMIO_RING: usize = 16;
 /// Entries of the log's ring.
 const RING: u32 = 64;
+
+/// The longest an idle loop looks for work before it sleeps, unless configured: what waking it would cost.
+const SPIN: Duration = Duration::from_micros(30);
 
 /// What the ring's readiness events are about.
 const BELL: u32 = 1;
@@ -66,14 +70,26 @@ pub(super) fn prepare(core: Option<usize>) -> Result<(LocalExecutor, Ring), Unav
     Ok((executor, ring))
 }
 
+fn spin_limit(configured: config::Spin) -> Duration {
+    match configured {
+        config::Spin::Off => Duration::ZERO,
+        config::Spin::For(limit) => limit,
+        // A machine of two cores has none to spare: what the loop waits for runs there.
+        config::Spin::Auto => {
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            if cores > 2 { SPIN } else { Duration::ZERO }
+        }
+    }
+}
+
 /// Turns the loop until it is over.
 pub(super) fn run(
     executor: &LocalExecutor,
     mut engine: Loop<UringDisk>,
-    spin: Duration,
+    spin: config::Spin,
 ) -> (Loop<UringDisk>, StopReason) {
     executor.run(async move {
-        let mut spin = Spin::new(spin);
+        let mut spin = Spin::new(spin_limit(spin));
         watch(&mut engine, BELL);
         watch(&mut engine, SOCKET);
         let reason = loop {

@@ -21,6 +21,7 @@ mod names;
 mod network;
 pub(crate) mod shared;
 mod socket;
+#[cfg(target_os = "linux")]
 mod spin;
 mod start;
 mod store;

@@ -13,7 +13,7 @@ use super::store::SharedStore;
 use super::turn::{Loop, Pieces};
 use super::{clock, tokio};
 use crate::api::{StartError, StopReason};
-use crate::config::{Configuration, Durability, RuntimeKind, Spin, TlsMode};
+use crate::config::{Configuration, Durability, TlsMode};
 use crate::node::{self, Node};
 use crate::raft::{self, Membership, Restored, message::Standing};
 use parking_lot::Mutex;
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 use transport::{DevelopmentAuthority, PeerAddress, PeerId, Tls, TlsFiles, Transport};
 use wal::{Directory, GroupId, NodeId, PortableLog};
 
@@ -34,8 +34,8 @@ const SOCKET_BYTES: usize = 8 << 20;
 /// Datagrams between nodes of one machine, in bytes. Ten of them are one send, under the 65,507 bytes beyond which the
 /// kernel loses everything in silence.
 const LOOPBACK_DATAGRAM: u16 = 6_000;
-/// The longest an idle loop looks for work before it sleeps, unless configured.
-const SPIN: Duration = Duration::from_micros(30);
+/// Calls that may wait for the loop to take them; it takes thousands in a turn.
+const QUEUE: usize = 1 << 16;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -102,7 +102,7 @@ impl Told {
 pub(crate) fn start(order: Order) -> Result<Starting, StartError> {
     let configuration = &order.configuration;
     let shared = Shared::new(&Sizes {
-        queue: configuration.limits.pending_requests,
+        queue: configuration.limits.pending_requests.min(QUEUE),
         limits: configuration.kv_limits(),
         durability: configuration.durability,
     });
@@ -191,6 +191,7 @@ impl Begin<'_> {
 fn drive(parts: Parts, directory: Directory, begin: &Begin<'_>) -> Result<StopReason, StartError> {
     use super::disk::UringDisk;
     use super::glommio;
+    use crate::config::RuntimeKind;
 
     let runtime = &begin.configuration.runtime;
     if runtime.kind == RuntimeKind::Tokio {
@@ -219,7 +220,7 @@ fn drive(parts: Parts, directory: Directory, begin: &Begin<'_>) -> Result<StopRe
     parts.shared.bell.hang(clapper);
     begin.tell("glommio");
     let engine = parts.with(UringDisk { log, ring }, "glommio");
-    let (engine, reason) = glommio::run(&executor, engine, spin(runtime.spin));
+    let (engine, reason) = glommio::run(&executor, engine, runtime.spin);
     finish(engine, reason)
 }
 
@@ -245,19 +246,6 @@ fn finish<D: Disk>(engine: Loop<D>, reason: StopReason) -> Result<StopReason, St
         Ok(()) => reason,
         Err(error) => StopReason::Failed(error.to_string().into()),
     })
-}
-
-#[cfg(target_os = "linux")]
-fn spin(configured: Spin) -> Duration {
-    match configured {
-        Spin::Off => Duration::ZERO,
-        Spin::For(limit) => limit,
-        // A machine of two cores has no idle one to spin on: the threads waited for run there.
-        Spin::Auto => {
-            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            if cores > 2 { SPIN } else { Duration::ZERO }
-        }
-    }
 }
 
 fn has_peers(configuration: &Configuration) -> bool {

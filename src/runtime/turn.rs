@@ -52,6 +52,9 @@ pub(crate) struct Loop<D> {
     /// Handed to the log and not yet durable, in order.
     writes: VecDeque<Write>,
     alarms: BTreeSet<(Mono, u64)>,
+    /// The node's, of this turn.
+    answers: Vec<node::Answer<SharedStore>>,
+    /// The loop's own, of this turn.
     outbox: Vec<(Address, Outcome)>,
     wakes: Wakes,
     parts: Vec<bytes::Bytes>,
@@ -81,6 +84,7 @@ impl<D: Disk> Loop<D> {
             network,
             writes: VecDeque::new(),
             alarms: BTreeSet::new(),
+            answers: Vec::new(),
             outbox: Vec::new(),
             wakes: Wakes::default(),
             parts: Vec::new(),
@@ -227,7 +231,7 @@ impl<D: Disk> Loop<D> {
                 Output::Submit => {
                     let _ = self.submit(instant);
                 }
-                Output::Answers(answers) => self.answer(answers),
+                Output::Answers(answers) => self.answers.extend(answers),
                 Output::Leadership(leadership) => {
                     tracing::info!(term = %leadership.term, leader = ?leadership.leader, role = ?leadership.role, "leadership");
                     let node::Leadership { term, leader, .. } = leadership;
@@ -246,20 +250,6 @@ impl<D: Disk> Loop<D> {
         self.network.as_mut().map_or(Done::All, |network| network.transmit(instant))
     }
 
-    fn answer(&mut self, answers: Vec<node::Answer<SharedStore>>) {
-        let durability = self.shared.durability;
-        let reason = self.over.clone().unwrap_or(StopReason::Requested);
-        self.outbox.extend(answers.into_iter().map(|node::Answer { ticket, outcome }| {
-            let outcome = match outcome {
-                Ok(Reply::Applied(reply)) => Outcome::Applied { reply, durability },
-                Ok(Reply::Readable) => Outcome::Readable,
-                Ok(Reply::Transferred) => Outcome::Transferred,
-                Err(error) => Outcome::Failed(failure(error, &reason)),
-            };
-            (Address::unpack(ticket.0), outcome)
-        }));
-    }
-
     /// What cannot be sent goes back to the node, which knows what to do about it.
     fn send(&mut self, now: Now, to: NodeId, message: node::Message) {
         let Some(network) = &mut self.network else { return };
@@ -275,10 +265,23 @@ impl<D: Disk> Loop<D> {
         }
     }
 
+    /// Hands out the answers of this turn. Why calls were interrupted is known only at its end: a node that halts
+    /// answers first and says why afterwards.
     fn deliver(&mut self) {
-        if !self.outbox.is_empty() {
-            self.shared.mailboxes.deliver(self.outbox.drain(..), &mut self.wakes);
+        if self.answers.is_empty() && self.outbox.is_empty() {
+            return;
         }
+        let (shared, over) = (&self.shared, &self.over);
+        let answers = self.answers.drain(..).map(|node::Answer { ticket, outcome }| {
+            let outcome = match outcome {
+                Ok(Reply::Applied(reply)) => Outcome::Applied { reply, durability: shared.durability },
+                Ok(Reply::Readable) => Outcome::Readable,
+                Ok(Reply::Transferred) => Outcome::Transferred,
+                Err(error) => Outcome::Failed(failure(error, over.as_ref())),
+            };
+            (Address::unpack(ticket.0), outcome)
+        });
+        shared.mailboxes.deliver(answers.chain(self.outbox.drain(..)), &mut self.wakes);
     }
 
     fn next_timeout(&mut self, now: Now, instant: Instant) -> Option<Mono> {
@@ -304,7 +307,7 @@ impl<D: Disk> Loop<D> {
         // What the node still had to send or write is not done: it has promised none of it to anybody.
         while let Some(output) = self.node.poll_output() {
             if let Output::Answers(answers) = output {
-                self.answer(answers);
+                self.answers.extend(answers);
             }
         }
         self.deliver();
@@ -382,8 +385,8 @@ fn members(membership: &Membership) -> Vec<Member> {
     membership.members().into_iter().map(|id| Member { id, votes: membership.is_voter(id) }).collect()
 }
 
-/// The node's words for what went wrong, as seen by a caller of this engine.
-fn failure(error: RequestError<CommandError>, reason: &StopReason) -> Failure {
+/// The node's words for what went wrong, as seen by a caller of this engine, which may be ending.
+fn failure(error: RequestError<CommandError>, over: Option<&StopReason>) -> Failure {
     match error {
         RequestError::Refused(error) => Failure::Refused(error),
         RequestError::RefusedByLeader(reason) => Failure::NotAllowed(reason),
@@ -391,11 +394,8 @@ fn failure(error: RequestError<CommandError>, reason: &StopReason) -> Failure {
         RequestError::Busy { .. } => Failure::Busy,
         // Another entry took the command's place for good: it may be sent again, like one that was never taken.
         RequestError::NoLeader | RequestError::ReadTimeout | RequestError::Superseded => Failure::NoLeader,
-        RequestError::OutcomeUnknown => match reason {
-            StopReason::Requested => Failure::Unknown,
-            StopReason::Failed(_) => Failure::Interrupted(reason.clone()),
-        },
-        RequestError::Stopped => Failure::Stopped(reason.clone()),
+        RequestError::OutcomeUnknown => over.cloned().map_or(Failure::Unknown, Failure::Interrupted),
+        RequestError::Stopped => Failure::Stopped(over.cloned().unwrap_or(StopReason::Requested)),
         RequestError::Transfer(TransferRefused::NotLeader) => Failure::NotLeader,
         RequestError::Transfer(refused) => Failure::NotAllowed(refused.to_string()),
         RequestError::TransferTimeout(_) => Failure::Timeout,
