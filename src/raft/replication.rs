@@ -295,7 +295,7 @@ impl Raft {
         }
         self.log.commit_to(reached);
         // Under load the next append tells; when there is none, a notice does, soon.
-        self.timers.set_if_unset(Timer::CommitNotice, now.mono.after(self.config.heartbeat / 25));
+        self.timers.set(Timer::CommitNotice, now.mono.after(self.config.heartbeat / 25));
     }
 
     /// Tells peers of a commit index that no append has told them.

@@ -39,11 +39,6 @@ impl Timers {
         self.deadlines[timer.row()] = Some(at);
     }
 
-    /// Starts a timer unless it already runs.
-    pub fn set_if_unset(&mut self, timer: Timer, at: Mono) {
-        self.deadlines[timer.row()].get_or_insert(at);
-    }
-
     /// Stops a timer.
     pub fn clear(&mut self, timer: Timer) {
         self.deadlines[timer.row()] = None;
@@ -79,7 +74,6 @@ mod tests {
         assert_eq!(timers.next(), None);
         timers.set(Timer::Election, Mono(20));
         timers.set(Timer::Heartbeat, Mono(10));
-        timers.set_if_unset(Timer::Heartbeat, Mono(5));
         assert_eq!(timers.next(), Some(Mono(10)));
         assert_eq!(timers.take_due(Mono(9)), None);
         assert_eq!(timers.take_due(Mono(20)), Some(Timer::Election));

@@ -1,7 +1,7 @@
 //! The transport with its socket and its peers' names: everything of the loop that concerns other nodes.
 
 use super::names::{Found, Names};
-use super::socket::{Origin, Sent, Socket};
+use super::socket::{Left, Origin, Sent, Socket};
 use std::net::SocketAddr;
 use std::time::Instant;
 use transport::{Datagram, Ecn, Event, PeerAddress, PeerId, Transmit, Transport};
@@ -58,8 +58,8 @@ impl Network {
         let transport = &mut self.transport;
         for _ in 0..RECEIVES {
             match self.socket.receive(|origin, data| transport.handle_datagram(now, datagram(origin), data)) {
-                Ok(0) => return Done::All,
-                Ok(_) => {}
+                Ok(Left::Nothing) => return Done::All,
+                Ok(Left::Perhaps) => {}
                 Err(error) => {
                     // Whatever it is, QUIC treats it as loss; saying so every time would fill the log.
                     tracing::debug!("receiving failed: {error}");

@@ -23,6 +23,15 @@ pub(crate) struct Origin {
     pub(crate) ecn: Option<EcnCodepoint>,
 }
 
+/// What is left in the socket after a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Nothing that was there when it was looked at.
+    Nothing,
+    /// Perhaps more.
+    Perhaps,
+}
+
 /// What became of a run of datagrams handed to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
@@ -76,35 +85,33 @@ impl Socket {
         self.inner.try_clone()
     }
 
-    /// Takes one batch from the kernel and hands over its datagrams. Returns how many there were; none means that the
-    /// socket is empty.
+    /// Takes one batch from the kernel and hands over its datagrams. A batch that is not full has emptied the socket.
     ///
     /// # Errors
     /// The kernel's, other than "nothing there".
-    pub(crate) fn receive(&mut self, mut each: impl FnMut(Origin, BytesMut)) -> io::Result<usize> {
+    pub(crate) fn receive(&mut self, mut each: impl FnMut(Origin, BytesMut)) -> io::Result<Left> {
         let mut metas = [RecvMeta::default(); BATCH];
         let mut slices = self.buffer.chunks_exact_mut(RUN_BYTES).map(IoSliceMut::new);
         let mut slices: [IoSliceMut<'_>; BATCH] =
             std::array::from_fn(|_| slices.next().expect("BATCH chunks"));
         let runs = match self.state.recv(UdpSockRef::from(&self.inner), &mut slices, &mut metas) {
             Ok(runs) => runs,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Left::Nothing),
             // An answer of the network to something sent earlier (a port unreachable). Says nothing about what waits.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(1),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(1),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                return Ok(Left::Perhaps);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Left::Perhaps),
             Err(error) => return Err(error),
         };
-        let mut datagrams = 0;
         for (slice, meta) in slices.iter().zip(&metas[..runs]) {
             let origin = Origin { from: meta.addr, local_ip: meta.dst_ip, ecn: meta.ecn };
             let mut run = BytesMut::from(&slice[..meta.len]);
             while !run.is_empty() {
                 each(origin, run.split_to(meta.stride.clamp(1, run.len())));
-                datagrams += 1;
             }
         }
-        // An empty datagram is something that was there.
-        Ok(datagrams.max(runs))
+        Ok(if runs < BATCH.min(quinn_udp::BATCH_SIZE) { Left::Nothing } else { Left::Perhaps })
     }
 
     /// Hands a run of datagrams to the kernel.
@@ -173,7 +180,7 @@ mod tests {
         }
         assert_eq!(received.iter().map(|datagram| datagram.len()).collect::<Vec<_>>(), [1_000, 1_000, 500]);
         assert_eq!(received.concat(), contents);
-        assert_eq!(b.receive(|_, _| panic!("nothing is left")).expect("empty"), 0);
+        assert_eq!(b.receive(|_, _| panic!("nothing is left")).expect("empty"), Left::Nothing);
     }
 
     #[test]

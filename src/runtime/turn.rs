@@ -242,12 +242,13 @@ impl<D: Disk> Loop<D> {
         }
     }
 
-    /// Starts the disk and sends. The lease comes first: a leader that lets go of it must not be read from by the time
-    /// anybody hears of that.
+    /// Sends, and starts the disk. The lease comes first: a leader that lets go of it must not be read from by the time
+    /// anybody hears of that. The network comes before the disk: a follower's flush waits for the way there, too.
     fn submit(&mut self, instant: Instant) -> Done {
         self.shared.publish_lease(self.node.lease());
+        let sent = self.network.as_mut().map_or(Done::All, |network| network.transmit(instant));
         self.disk.kick();
-        self.network.as_mut().map_or(Done::All, |network| network.transmit(instant))
+        sent
     }
 
     /// What cannot be sent goes back to the node, which knows what to do about it.
