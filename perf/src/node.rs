@@ -169,6 +169,7 @@ fn snapshot(engine: &EmbeddedEngine, client: &EmbeddedClient) -> Result<Snapshot
     let counters = wait_for(client.status()).map_err(|error| error.to_string())?.counters;
     Ok(Snapshot {
         leads: engine.is_leader(),
+        term: engine.leadership().term,
         usage: ProcessUsage::of_self(),
         allocations: allocations::so_far(),
         counters: Counters {

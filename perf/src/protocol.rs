@@ -87,6 +87,8 @@ pub struct Loaded {
 pub struct Snapshot {
     /// Whether it leads.
     pub leads: bool,
+    /// The newest term it has seen.
+    pub term: u64,
     /// The kernel's accounts.
     pub usage: ProcessUsage,
     /// Of the whole process: engine and, on the leader, generator.
