@@ -116,7 +116,7 @@ fn a_read_only_filesystem_is_refused() {
         let Some(mount) = Mount::new(8) else { return };
         drop(block_on(started(small(&mount.data(), runtime))));
         assert!(self::mount(&["-o", "remount,ro"], mount.0.path()));
-        let error = block_on(small(&mount.data(), runtime).start()).map(|engine| drop(engine)).unwrap_err();
+        let error = block_on(small(&mount.data(), runtime).start()).map(drop).unwrap_err();
         assert!(matches!(error, StartError::Directory(wal::OpenError::ReadOnly { .. })), "{error}");
         assert!(error.to_string().contains(mount.data().to_str().unwrap()), "{error}");
     }

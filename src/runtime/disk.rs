@@ -59,7 +59,10 @@ impl Disk for UringDisk {
 
     fn kick(&mut self) {
         self.log.kick(&mut self.ring);
-        if let Err(error) = self.ring.submit() {
+        // Without something to submit there is no hurry: what the kernel has to hand over is taken before the next sleep.
+        if self.ring.has_queued()
+            && let Err(error) = self.ring.submit()
+        {
             // What was not taken stays queued for the loop's sleep, which reports what does not pass by itself.
             tracing::debug!("the ring takes nothing at the moment: {error}");
         }

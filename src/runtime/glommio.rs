@@ -94,7 +94,8 @@ pub(super) fn run(
         watch(&mut engine, SOCKET);
         let reason = loop {
             match engine.turn() {
-                Rest::Again => {}
+                // What has happened meanwhile is fetched from the kernel, for the turn that follows.
+                Rest::Again => _ = engine.disk_and_network().0.ring.has_news(),
                 Rest::Until(deadline) => sleep(&mut engine, &mut spin, deadline),
                 Rest::Over(reason) => break reason,
             }

@@ -319,6 +319,8 @@ impl<D: Disk> Loop<D> {
     /// Lets go of everything: the peers are told, and after an orderly end the log is made whole and marked so.
     pub(crate) fn close(self) -> Result<(), wal::LogError> {
         if let Some(mut network) = self.network {
+            let node = self.node.raft().config().id;
+            tracing::debug!(%node, turns = self.turns, sleeps = self.sleeps, stats = ?network.transport.stats(), "closing");
             network.close(Instant::now());
         }
         match self.over {

@@ -364,6 +364,12 @@ impl Ring {
         }
     }
 
+    /// Whether something waits to be submitted.
+    #[must_use]
+    pub fn has_queued(&mut self) -> bool {
+        !self.pending.is_empty() || !self.uring.submission().is_empty()
+    }
+
     /// Whether something has happened that was not polled yet. A system call only if the kernel has something to hand over,
     /// so it may be asked in a loop.
     pub fn has_news(&mut self) -> bool {
