@@ -135,7 +135,6 @@ pub fn run(options: &Options) -> Result<(), Error> {
         runtime,
         promise: options.durability.promise().into(),
         blocks: options.blocks,
-        nice: options.nice,
         dropped,
     };
     let report = Report::new(about, &rows, slices);

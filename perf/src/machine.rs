@@ -16,6 +16,8 @@ pub struct Machine {
     pub kernel: String,
     /// File system of the data directories.
     pub file_system: String,
+    /// How the scheduler treats this process and, by inheritance, all that it measures.
+    pub scheduling: String,
     /// Commit of the working tree the harness ran in; `+` follows if it had changes.
     pub commit: String,
 }
@@ -31,6 +33,10 @@ impl Machine {
                 format!("{} {}", name.sysname().to_string_lossy(), name.release().to_string_lossy())
             },
             file_system: file_system(directory),
+            scheduling: fs::read_to_string("/proc/self/stat")
+                .ok()
+                .and_then(|stat| scheduling(&stat))
+                .unwrap_or_else(|| "unknown".into()),
             commit: commit().unwrap_or_else(|| "unknown".into()),
         }
     }
@@ -43,6 +49,19 @@ fn processor() -> String {
         || std::env::consts::ARCH.to_owned(),
         |model| model.trim_start_matches([' ', '\t', ':']).to_owned(),
     )
+}
+
+/// From the fields of `/proc/self/stat`, counted behind the name in parentheses: nice is 19, the real-time priority 40,
+/// the policy 41 of proc(5).
+fn scheduling(stat: &str) -> Option<String> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let (nice, priority, policy) = (fields.get(16)?, fields.get(37)?, fields.get(38)?);
+    Some(match *policy {
+        "0" => format!("normally at nice {nice}"),
+        "1" => format!("first in, first out at real-time priority {priority}"),
+        "2" => format!("round robin at real-time priority {priority}"),
+        other => format!("by policy {other}"),
+    })
 }
 
 fn commit() -> Option<String> {
@@ -73,4 +92,19 @@ fn file_system(directory: &Path) -> String {
 #[cfg(not(target_os = "linux"))]
 fn file_system(_: &Path) -> String {
     "unknown".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_is_read_behind_a_name_with_spaces_and_parentheses() {
+        let mut fields = vec!["0"; 50];
+        (fields[16], fields[37], fields[38]) = ("-5", "1", "2");
+        let stat = |fields: &[&str]| format!("17 (a (strange) name) {}", fields.join(" "));
+        assert_eq!(scheduling(&stat(&fields)).as_deref(), Some("round robin at real-time priority 1"));
+        fields[38] = "0";
+        assert_eq!(scheduling(&stat(&fields)).as_deref(), Some("normally at nice -5"));
+    }
 }

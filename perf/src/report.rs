@@ -23,8 +23,6 @@ pub struct Report {
     pub promise: String,
     /// Blocks asked for.
     pub blocks: usize,
-    /// Nice value of everything measured.
-    pub nice: i32,
     /// Slices left out since leadership moved during them: the only rule by which one is.
     pub dropped: usize,
     /// Every figure of every row.
@@ -62,7 +60,6 @@ impl Report {
             runtime: about.runtime,
             promise: about.promise,
             blocks: about.blocks,
-            nice: about.nice,
             dropped: about.dropped,
             slices,
         }
@@ -83,8 +80,6 @@ pub struct About {
     pub promise: String,
     /// Blocks asked for.
     pub blocks: usize,
-    /// Nice value of everything measured.
-    pub nice: i32,
     /// Slices left out.
     pub dropped: usize,
 }
@@ -175,13 +170,13 @@ fn percent(value: Option<f64>) -> String {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Machine { processor, cores, kernel, file_system, commit } = &self.machine;
+        let Machine { processor, cores, kernel, file_system, commit, .. } = &self.machine;
         writeln!(f, "{processor}, {cores} cores, {kernel}, {file_system}; commit {commit}")?;
         writeln!(
             f,
             "{} nodes as processes on the loopback, {KEY_BYTES} B keys, {VALUE_BYTES} B values, runtime {}, puts \
-             promise {}; medians over {} blocks [bootstrap 95 %], {} slices dropped, nice {}",
-            self.nodes, self.runtime, self.promise, self.blocks, self.dropped, self.nice
+             promise {}; medians over {} blocks [bootstrap 95 %], {} slices dropped; all scheduled {}",
+            self.nodes, self.runtime, self.promise, self.blocks, self.dropped, self.machine.scheduling
         )?;
         table(f, &self.rows)?;
         if let Some(alone) = self.rows.iter().find(|row| row.figures.contains_key("times_limit")) {
