@@ -87,6 +87,11 @@ struct Member {
     /// Parts per million by which its clock is fast, plus a million.
     rate: u64,
     paused: bool,
+    /// Until when it is busy applying; what comes in meanwhile waits.
+    applying: Option<u64>,
+    inbox: VecDeque<Input>,
+    /// The lease as published to readers on other threads.
+    lease: Option<Mono>,
     /// Its disk takes writes and finishes none.
     stalled: bool,
 }
@@ -196,6 +201,9 @@ impl World {
                 life: 0,
                 rate,
                 paused: false,
+                applying: None,
+                inbox: VecDeque::new(),
+                lease: None,
                 stalled: false,
             };
             world.members.insert(id, member);
@@ -311,6 +319,9 @@ impl World {
         }
         member.flush_at = None;
         member.paused = false;
+        member.applying = None;
+        member.inbox.clear();
+        member.lease = None;
         // The callers of a node die with it, or wait for a process that is gone.
         let dead: Vec<_> = self.calls.iter().filter(|(t, _)| t.0 >> 32 == id.0).map(|(&t, _)| t).collect();
         for ticket in dead {
@@ -405,6 +416,10 @@ impl World {
 
     pub fn feed(&mut self, id: NodeId, input: Input) {
         let now = self.clock(id);
+        let member = self.members.get_mut(&id).expect("a member");
+        if member.applying.is_some() {
+            return member.inbox.push_back(input);
+        }
         let Some(node) = self.members.get_mut(&id).and_then(|member| member.node.as_mut()) else { return };
         node.handle(now, input);
         self.drain(id);
@@ -440,11 +455,25 @@ impl World {
                         assert_eq!(first, id, "seed {}: two leaders in term {}", self.seed, leadership.term);
                     }
                 }
-                Output::Submit => {}
+                // What came so far is out, and applying takes its time: others hear, and readers read, meanwhile.
+                Output::Submit => {
+                    self.publish_lease(id);
+                    if self.chance(20) {
+                        let until = self.now + 1 + self.below(20 * MILLISECOND);
+                        self.members.get_mut(&id).expect("a member").applying = Some(until);
+                        return;
+                    }
+                }
                 Output::Halt(why) => panic!("seed {}: node {id} halted: {why}", self.seed),
             }
         }
+        self.publish_lease(id);
         self.judge(id);
+    }
+
+    fn publish_lease(&mut self, id: NodeId) {
+        let member = self.members.get_mut(&id).expect("a member");
+        member.lease = member.node.as_ref().and_then(Node::lease);
     }
 
     fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
@@ -533,6 +562,8 @@ impl World {
                     sees >= floor,
                     "seed {seed}: stale read at {at}: sees {sees}, {floor} was acknowledged before"
                 );
+                // What one reader has seen, no later one may miss.
+                self.acknowledged_revision = self.acknowledged_revision.max(sees);
                 self.tally.reads += 1;
             }
             (Call::Transfer, Ok(Reply::Transferred)) => {}
@@ -549,6 +580,9 @@ impl World {
     /// Compares what a node has decided and applied with everybody's.
     fn judge(&mut self, id: NodeId) {
         let seed = self.seed;
+        for id in self.ids() {
+            self.judge_lease(id);
+        }
         let Some(node) = &self.members[&id].node else { return };
         let status = node.status();
         if let Some(entry) = node.raft().log().id_at(status.applied)
@@ -558,8 +592,16 @@ impl World {
             let first = *self.ledger.entry(status.applied).or_insert(ours);
             assert_eq!(first, ours, "seed {seed}: node {id} applied something else at {}", status.applied);
         }
-        if node.lease().is_some_and(|until| self.clock(id).mono < until) {
-            let sees = status.revision;
+    }
+
+    /// A reader of the leader's own state comes at any moment, also between two outputs of a turn.
+    fn judge_lease(&mut self, id: NodeId) {
+        let seed = self.seed;
+        let now = self.clock(id).mono;
+        let member = &self.members[&id];
+        let Some(node) = &member.node else { return };
+        if member.lease.is_some_and(|until| now < until) {
+            let sees = node.machine().revision().0;
             let floor = self.acknowledged_revision;
             assert!(sees >= floor, "seed {seed}: stale lease read at {id}: sees {sees} of {floor}");
             self.tally.lease_checks += 1;
@@ -573,6 +615,7 @@ impl World {
             Message((u64, u64)),
             Flush(NodeId),
             Timeout(NodeId),
+            Applied(NodeId),
         }
         let mut next: Option<(u64, Next)> = None;
         let mut consider = |at: u64, what: Next| {
@@ -594,7 +637,9 @@ impl World {
             {
                 consider(at, Next::Flush(id));
             }
-            if let Some(local) = member.node.as_ref().and_then(Node::poll_timeout) {
+            if let Some(at) = member.applying {
+                consider(at, Next::Applied(id));
+            } else if let Some(local) = member.node.as_ref().and_then(Node::poll_timeout) {
                 let at = u128::from(local.0) * 1_000_000 / u128::from(member.rate) + 1;
                 consider(u64::try_from(at).unwrap_or(u64::MAX), Next::Timeout(id));
             }
@@ -629,6 +674,15 @@ impl World {
                 }
             }
             Next::Timeout(id) => self.feed(id, Input::Timeout),
+            Next::Applied(id) => {
+                let member = self.members.get_mut(&id).expect("a member");
+                member.applying = None;
+                let inbox = std::mem::take(&mut member.inbox);
+                self.drain(id);
+                for input in inbox {
+                    self.feed(id, input);
+                }
+            }
         }
         true
     }
