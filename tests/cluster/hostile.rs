@@ -58,7 +58,7 @@ impl Liar {
             }
             let term = Term(self.number(previous.term.0).max(previous.term.0));
             let head = FrameHead { group: GroupId::FIRST, term, previous, timestamp_ms: 5 };
-            let frame = match self.below(if term.0 % 2 == 0 { 80 } else { 21 }) {
+            let frame = match self.below(if term.0.is_multiple_of(2) { 80 } else { 21 }) {
                 0..=20 if term.0 % 2 == 1 => FrameBuilder::noop(head),
                 21 => FrameBuilder::membership(head, &[1, 2, 3]),
                 _ => {
@@ -156,7 +156,7 @@ fn lie(seed: u64) -> (usize, bool) {
         drift_bound_ppm: 100_000,
         append_bytes: 512,
         in_flight_bytes: 2_048,
-        durability: if seed % 3 == 0 { Durability::MemFirst } else { Durability::DiskFirst },
+        durability: if seed.is_multiple_of(3) { Durability::MemFirst } else { Durability::DiskFirst },
         unflushed_entries: 32,
     };
     let limits =

@@ -2,6 +2,8 @@
 //!
 //! `D_ENGINE_SEEDS=10000 cargo test --test cluster` looks further; `D_ENGINE_SEED=77` runs one seed.
 
+#![allow(clippy::print_stdout)] // What a run did is part of its report.
+
 mod hostile;
 mod sequences;
 mod world;
