@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout)] // What a run did is part of its report.
 
 mod hostile;
+mod rules;
 mod sequences;
 mod world;
 
