@@ -131,7 +131,9 @@ impl NodeProcess {
         };
         match has_started.recv_timeout(limit) {
             Ok(()) => Ok(process),
-            Err(RecvTimeoutError::Timeout) => Err(process.silent(format!("silent for {limit:?}"))),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(process.silent(format!("silent for {limit:?}; its threads:\n{}", process.threads())))
+            }
             Err(RecvTimeoutError::Disconnected) => {
                 let status = lock(&process.child).wait();
                 Err(process
@@ -142,6 +144,17 @@ impl NodeProcess {
 
     fn silent(&self, what: String) -> StartFailure {
         StartFailure::Silent { what, log: self.log.clone(), tail: tail(&self.log, 20) }
+    }
+
+    /// What each of its threads is doing, as far as the kernel tells.
+    fn threads(&self) -> String {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        let one = |task: std::fs::DirEntry| {
+            let read = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let state = read("stat").rsplit(')').next().unwrap_or_default().chars().take(2).collect::<String>();
+            format!("{}{state} in {}: {}", read("comm").trim(), read("wchan"), read("syscall").trim())
+        };
+        tasks.map(one).collect::<Vec<_>>().join("\n")
     }
 
     /// Its process id.
