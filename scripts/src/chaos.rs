@@ -9,6 +9,8 @@ use crate::cluster::{Cluster, ClusterError, PATIENCE, Runtimes, Settings};
 use crate::load::{Load, Shape};
 use crate::random::Random;
 use crate::report::{Distribution, Report};
+use crate::stall::Stalls;
+use crate::stamp::Stamp;
 use crate::talk::{Ask, Level, Told};
 
 /// How often each thing is done, and to what.
@@ -46,6 +48,9 @@ struct Arena {
     load: Load,
     random: Random,
     gate: Duration,
+    stalls: Stalls,
+    /// Outages during which the machine stood still.
+    set_aside: usize,
 }
 
 /// Do what the plan says, one disturbance after the other under one load, and judge.
@@ -74,8 +79,14 @@ pub fn run(plan: &Plan) -> Report {
 fn disturb(plan: &Plan, cluster: &Arc<Cluster>, report: &mut Report) -> Result<(), ClusterError> {
     cluster.leader(PATIENCE)?;
     let load = Load::start(cluster, plan.load.clone());
-    let mut arena =
-        Arena { cluster: Arc::clone(cluster), load, random: Random::new(plan.seed), gate: plan.gate };
+    let mut arena = Arena {
+        cluster: Arc::clone(cluster),
+        load,
+        random: Random::new(plan.seed),
+        gate: plan.gate,
+        stalls: Stalls::watch(),
+        set_aside: 0,
+    };
     let outcome = arena.all(plan, report);
     // The record is judged even if the cluster did not come back.
     let record = arena.load.finish();
@@ -116,6 +127,9 @@ impl Arena {
             self.kill_all(report)?;
         }
         report.fact("all nodes killed at once", plan.blackouts);
+        if self.set_aside > 0 {
+            report.fact("outages not timed: the machine stood still", self.set_aside);
+        }
         Ok(())
     }
 
@@ -142,8 +156,15 @@ impl Arena {
         Ok(leader)
     }
 
-    fn note(&self, outage: Option<Duration>, times: &mut Distribution, report: &mut Report) {
+    fn note(
+        &mut self,
+        begin: Stamp,
+        outage: Option<Duration>,
+        times: &mut Distribution,
+        report: &mut Report,
+    ) {
         match outage {
+            _ if self.stalls.during(begin, Stamp::now()) => self.set_aside += 1,
             Some(time) => times.add(time),
             None => report.violation(format!("no write acknowledged within {PATIENCE:?} of a disturbance")),
         }
@@ -151,8 +172,9 @@ impl Arena {
 
     fn kill_leader(&mut self, times: &mut Distribution, report: &mut Report) -> Result<(), ClusterError> {
         let leader = self.calm()?;
+        let begin = Stamp::now();
         let outage = self.load.outage(|| self.cluster.kill(leader), PATIENCE);
-        self.note(outage, times, report);
+        self.note(begin, outage, times, report);
         self.load.rotate();
         std::thread::sleep(self.random.duration(Duration::ZERO..Duration::from_millis(300)));
         self.cluster.start_node(leader)?;
@@ -196,8 +218,9 @@ impl Arena {
         // Reads under way at that moment, on purpose.
         let under_way: Vec<_> =
             (0..READS).map(|_| stopped.call(Ask::Get { key: key.clone(), level: Level::Lease })).collect();
+        let begin = Stamp::now();
         let outage = self.load.outage(|| stopped.freeze(), PATIENCE);
-        self.note(outage, times, report);
+        self.note(begin, outage, times, report);
         let written = self.put_elsewhere(leader, &key, "new");
         let levels = [Level::Linearizable, Level::Lease];
         let asked: Vec<_> = (0..READS)

@@ -21,7 +21,7 @@ use crate::proxy::Proxy;
 use crate::talk::{Ask, Status, Told};
 
 /// How long a node may take to start, and a quiet cluster to agree on a leader, on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The identity of every cluster of a job.
 pub const CLUSTER: u128 = 0xC1;

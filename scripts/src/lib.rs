@@ -25,6 +25,7 @@ pub mod proto;
 pub mod proxy;
 pub mod random;
 pub mod report;
+pub mod stall;
 pub mod stamp;
 pub mod talk;
 pub mod workspace;

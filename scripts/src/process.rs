@@ -151,7 +151,8 @@ impl NodeProcess {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
         let one = |task: std::fs::DirEntry| {
             let read = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
-            let state = read("stat").rsplit(')').next().unwrap_or_default().chars().take(2).collect::<String>();
+            let state =
+                read("stat").rsplit(')').next().unwrap_or_default().chars().take(2).collect::<String>();
             format!("{}{state} in {}: {}", read("comm").trim(), read("wchan"), read("syscall").trim())
         };
         tasks.map(one).collect::<Vec<_>>().join("\n")
