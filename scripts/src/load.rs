@@ -1,9 +1,10 @@
 //! Clients that write down what they did and when.
 //!
 //! Two kinds. *Register* clients, a few per group, put, read and swap one key that the group shares, one call at a time: their
-//! record is judged for linearizability. Now and then each puts, reads or deletes a key of its own, whose state it knows. They move to a fresh key when the harness disturbs the cluster, since a
-//! call whose outcome nobody knows stays open for ever on the old one. *Ledger* clients write each key once, many calls in
-//! flight: every acknowledged one must be there at the end. A client stays with its node until a call fails there.
+//! record is judged for linearizability. They wander between the nodes, so that what one has shown is asked of another, and
+//! move to a fresh key when the harness disturbs the cluster, since a call whose outcome nobody knows stays open for ever on
+//! the old one. Now and then each puts, reads and deletes a key of its own, whose state it knows. *Ledger* clients write each
+//! key once, many calls in flight: every acknowledged one must be there at the end. They stay with a node until a call fails.
 //!
 //! A call that is not answered in time is left open, not forgotten: an answer that comes later is recorded with its time.
 
@@ -365,8 +366,11 @@ impl Client {
         let mut late: Vec<Pending> = Vec::new();
         let (mut last_key, mut last_seen) = (String::new(), None);
         while !self.stopped() {
-            if self.random.within(0..10) == 0 {
-                self.own_key();
+            match self.random.within(0..10) {
+                0 => self.own_key(),
+                // What one node has shown, no other may deny.
+                1..=4 => self.at = self.random.index(self.shared.cluster.len()),
+                _ => {}
             }
             let Some(node) = self.node() else { continue };
             let generation = self.shared.generation.load(Ordering::Relaxed);

@@ -110,6 +110,9 @@ struct Common {
     /// Ledger writes a second.
     #[arg(long, default_value_t = 3000)]
     rate: u32,
+    /// Ledger writes in flight, of each of three clients.
+    #[arg(long, default_value_t = 32)]
+    in_flight: usize,
     /// The program that runs as a node; without it, this one.
     #[arg(long)]
     program: Option<PathBuf>,
@@ -135,7 +138,7 @@ impl Common {
     }
 
     fn load(&self) -> Shape {
-        Shape { rate: self.rate, seed: self.seed, ..Shape::default() }
+        Shape { rate: self.rate, in_flight: self.in_flight, seed: self.seed, ..Shape::default() }
     }
 }
 
