@@ -1,4 +1,4 @@
-//! What is true of a node after every step ([`Raft::check`]), and of every step ([`Raft::check_step`]).
+//! What is true of a node after every step ([`Raft::check`]), and of every step (`check_step`).
 //!
 //! Only what one node can see of itself; what must hold between nodes is judged by tests that see the whole cluster.
 //! Both run after each input in builds with debug assertions (every test, the simulator), not in release builds.
