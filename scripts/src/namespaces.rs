@@ -87,8 +87,9 @@ impl Namespaces {
 
     /// The beginning of a command that runs something in a node's namespace, under the same process id.
     pub fn enter(&self, index: usize) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name(index)]);
+        // Not `ip netns exec`, which copies all mounts: a filesystem unmounted elsewhere would live on in the copy.
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.name(index)));
         command
     }
 
