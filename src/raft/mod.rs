@@ -575,7 +575,7 @@ impl Raft {
             && let Some((earlier, one)) = last.acceptance()
             && let Some((later, other)) = message.acceptance()
         {
-            // Appends may have been reordered: the highest speaks for all.
+            // Appends may have been reordered.
             let outcome = AppendOutcome::Accepted { matched: earlier.max(later) };
             last.body = Body::Appended(message::Appended { outcome, probe: one.max(other) });
             return;

@@ -97,6 +97,15 @@ impl Progress {
         self.in_flight_bytes = 0;
     }
 
+    /// Takes what is on the way for lost: a probe is repeated where it was, a stream goes back to what the peer holds.
+    pub fn start_over(&mut self) {
+        let probed = match self.mode {
+            Mode::Probe(Some((_, previous))) => previous.next(),
+            Mode::Probe(None) | Mode::Stream | Mode::Fetch => LogIndex::ZERO,
+        };
+        self.probe_from(probed.max(self.matched.next()));
+    }
+
     /// A new connection: nothing that was on the way counts, and nothing the peer's former self held is assumed.
     pub fn reconnected(&mut self) {
         self.matched = LogIndex::ZERO;

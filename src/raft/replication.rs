@@ -6,7 +6,7 @@ use super::progress::Mode;
 use super::timer::Timer;
 use super::{Durability, Fetch, Halt, Now, Output, Raft, Role};
 use thiserror::Error;
-use wal::{EntryId, Frame, FrameBuilder, LogIndex, NodeId};
+use wal::{EntryId, Frame, FrameBuilder, LogIndex, NodeId, Term};
 
 /// Why an entry was not proposed. Nothing has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -136,7 +136,7 @@ impl Raft {
             && matches!(message.body, Body::Append(_))
             && let Some(progress) = leading.progress.get_mut(&to)
         {
-            progress.probe_from(progress.matched.next().max(lost_probe_start(progress.mode)));
+            progress.start_over();
             progress.mode = Mode::Probe(Some((now.mono, progress.next.previous())));
         }
     }
@@ -152,9 +152,7 @@ impl Raft {
             Comparison::Same => {}
             // What is decided here cannot be otherwise there (State Machine Safety, thesis 3.6.3).
             Comparison::OtherTerm(term) if previous.index <= self.log.commit() => {
-                let ours = self.log.id_at(previous.index);
-                let ours = ours.unwrap_or(EntryId { index: previous.index, term, ..EntryId::default() });
-                return self.halt(Halt::Diverged { peer: from, ours, theirs: previous });
+                return self.halt(self.diverged(from, term, previous));
             }
             Comparison::Diverged(ours) => {
                 return self.halt(Halt::Diverged { peer: from, ours, theirs: previous });
@@ -203,9 +201,7 @@ impl Raft {
             Comparison::OtherTerm(term) => {
                 // Decided, or said before by this very leader: the one who says otherwise now is wrong.
                 if theirs.index <= self.log.commit().max(self.agreed) {
-                    let ours = self.log.id_at(theirs.index);
-                    let ours = ours.unwrap_or(EntryId { index: theirs.index, term, ..EntryId::default() });
-                    return Err(Halt::Diverged { peer: from, ours, theirs });
+                    return Err(self.diverged(from, term, theirs));
                 }
                 self.truncate(theirs.index);
             }
@@ -215,6 +211,12 @@ impl Raft {
         self.draft.frames.push(frame.clone());
         self.append(frame);
         Ok(())
+    }
+
+    /// Why to stop when a peer contradicts an entry that stands. Of one out of memory only the term is known.
+    fn diverged(&self, peer: NodeId, term: Term, theirs: EntryId) -> Halt {
+        let known = EntryId { index: theirs.index, term, ..EntryId::default() };
+        Halt::Diverged { peer, ours: self.log.id_at(theirs.index).unwrap_or(known), theirs }
     }
 
     fn reject(&mut self, to: NodeId, previous: EntryId, probe: u64) {
@@ -326,16 +328,8 @@ impl Raft {
                 Mode::Stream => progress.oldest_in_flight().is_some_and(|at| now.mono.since(at) >= patience),
             };
             if lost {
-                progress.probe_from(progress.matched.next().max(lost_probe_start(progress.mode)));
+                progress.start_over();
             }
         }
-    }
-}
-
-/// Where a lost probe is repeated.
-fn lost_probe_start(mode: Mode) -> LogIndex {
-    match mode {
-        Mode::Probe(Some((_, previous))) => previous.next(),
-        Mode::Probe(None) | Mode::Stream | Mode::Fetch => LogIndex::ZERO,
     }
 }
