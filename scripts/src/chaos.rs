@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::audit;
-use crate::cluster::{Cluster, ClusterError, PATIENCE, Runtimes, Settings};
+use crate::cluster::{Cluster, ClusterError, PATIENCE, Runtimes, Settings, with_cluster};
 use crate::load::{Load, Shape};
 use crate::random::Random;
 use crate::report::{Distribution, Report};
@@ -56,24 +56,9 @@ struct Arena {
 /// Do what the plan says, one disturbance after the other under one load, and judge.
 pub fn run(plan: &Plan) -> Report {
     let name = format!("chaos on {}: kills, pauses, restarts (seed {})", plan.runtimes.name(), plan.seed);
-    let mut report = Report::new(name);
+    let report = Report::new(name);
     let settings = Settings::three(&plan.program, plan.runtimes, &plan.below);
-    let mut cluster = match Cluster::start(settings) {
-        Ok(cluster) => Arc::new(cluster),
-        Err(error) => {
-            report.violation(error.to_string());
-            return report;
-        }
-    };
-    if let Err(error) = disturb(plan, &cluster, &mut report) {
-        report.violation(error.to_string());
-    }
-    if !report.violations().is_empty()
-        && let Some(cluster) = Arc::get_mut(&mut cluster)
-    {
-        report.fact("data and logs kept in", cluster.keep().display());
-    }
-    report
+    with_cluster(settings, report, |cluster, report| disturb(plan, cluster, report))
 }
 
 fn disturb(plan: &Plan, cluster: &Arc<Cluster>, report: &mut Report) -> Result<(), ClusterError> {

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use crate::namespaces::{NamespaceError, Namespaces};
 use crate::process::{NodeProcess, StartFailure};
 use crate::proxy::Proxy;
+use crate::report::Report;
 use crate::talk::{Ask, Status, Told};
 
 /// How long a node may take to start, and a quiet cluster to agree on a leader, on a busy machine.
@@ -432,6 +433,30 @@ impl Drop for Cluster {
             self.kill(index);
         }
     }
+}
+
+/// Start a cluster, disturb it, report; what it wrote is kept if a promise was broken.
+pub fn with_cluster(
+    settings: Settings,
+    mut report: Report,
+    disturb: impl FnOnce(&Arc<Cluster>, &mut Report) -> Result<(), ClusterError>,
+) -> Report {
+    let mut cluster = match Cluster::start(settings) {
+        Ok(cluster) => Arc::new(cluster),
+        Err(error) => {
+            report.violation(error.to_string());
+            return report;
+        }
+    };
+    if let Err(error) = disturb(&cluster, &mut report) {
+        report.violation(error.to_string());
+    }
+    if !report.violations().is_empty()
+        && let Some(cluster) = Arc::get_mut(&mut cluster)
+    {
+        report.fact("data and logs kept in", cluster.keep().display());
+    }
+    report
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 
 use crate::audit;
-use crate::cluster::{Cluster, ClusterError, Network, PATIENCE, Runtimes, Settings};
+use crate::cluster::{Cluster, ClusterError, Network, PATIENCE, Runtimes, Settings, with_cluster};
 use crate::load::{Load, Shape};
 #[cfg(target_os = "linux")]
 use crate::namespaces::End;
@@ -109,25 +109,10 @@ pub fn run(plan: &Plan) -> Report {
     {
         return Report::skipped(name, why.to_string());
     }
-    let mut report = Report::new(name);
+    let report = Report::new(name);
     let network = plan.means.network(plan.seed);
     let settings = Settings { network, ..Settings::three(&plan.program, plan.runtimes, &plan.below) };
-    let mut cluster = match Cluster::start(settings) {
-        Ok(cluster) => Arc::new(cluster),
-        Err(error) => {
-            report.violation(error.to_string());
-            return report;
-        }
-    };
-    if let Err(error) = disturb(plan, &cluster, &mut report) {
-        report.violation(error.to_string());
-    }
-    if !report.violations().is_empty()
-        && let Some(cluster) = Arc::get_mut(&mut cluster)
-    {
-        report.fact("data and logs kept in", cluster.keep().display());
-    }
-    report
+    with_cluster(settings, report, |cluster, report| disturb(plan, cluster, report))
 }
 
 fn disturb(plan: &Plan, cluster: &Arc<Cluster>, report: &mut Report) -> Result<(), ClusterError> {
