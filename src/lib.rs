@@ -28,17 +28,22 @@
 //! of its own. The library installs no logger, allocator, metrics recorder or signal handler.
 #![doc = include_str!("ARCHITECTURE.md")]
 
+#[cfg(feature = "server")]
 pub mod api;
+#[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
 pub mod embedded;
 pub mod kv;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod node;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod raft;
+#[cfg(feature = "server")]
 mod runtime;
 
 /// All that a first program needs.
+#[cfg(feature = "server")]
 pub mod prelude {
     pub use crate::api::{
         AdminError, Answer, ClientApi, Durability, Leadership, ReadError, ReadLevel, ReadyError, StartError,

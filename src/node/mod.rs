@@ -497,7 +497,7 @@ impl<M: StateMachine> Node<M> {
         let until = self.raft.lease()?;
         // Followers learn of a commit while it is applied here, and may show it to somebody before this node can.
         let mut included = self.raft.lease_index()?;
-        if !cfg!(mutant = "lease_behind_commit") {
+        if !wal::mutant!("lease_behind_commit") {
             included = included.max(self.raft.commit());
         }
         (self.applied >= included && !self.stopped).then_some(until)

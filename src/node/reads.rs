@@ -137,7 +137,7 @@ impl<M: StateMachine> Node<M> {
             let (round, readers) = self.reads.rounds.pop_front().expect("just seen");
             self.reads.confirmed.push((round.index, readers));
         }
-        let applied = if cfg!(mutant = "read_before_applied") { LogIndex(u64::MAX) } else { self.applied };
+        let applied = if wal::mutant!("read_before_applied") { LogIndex(u64::MAX) } else { self.applied };
         let ready: Vec<_> = self.reads.confirmed.extract_if(.., |(index, _)| *index <= applied).collect();
         for (index, readers) in ready {
             for reader in readers {

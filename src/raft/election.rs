@@ -77,7 +77,7 @@ impl Raft {
         let last = self.log.last();
         // Thesis 3.6.1: the candidate's log must be at least as up to date as the voter's.
         let up_to_date = (candidacy.last_term, candidacy.last_index) >= (last.term, last.index)
-            || cfg!(mutant = "vote_for_stale_log");
+            || wal::mutant!("vote_for_stale_log");
         match candidacy.election {
             Election::PreVote => {
                 let grant =
@@ -93,7 +93,7 @@ impl Raft {
             Election::Vote | Election::Transfer => {
                 assert_eq!(term, self.hard.term, "admitted in this term");
                 let free = match self.hard.vote {
-                    Some(other) => other == from || cfg!(mutant = "vote_twice"),
+                    Some(other) => other == from || wal::mutant!("vote_twice"),
                     None => self.leader.is_none(),
                 };
                 // A promise counts in this term too: after a restart the term is known, the leader is not.
@@ -163,7 +163,7 @@ impl Raft {
         let own = match &self.role {
             Role::PreCandidate(_) => self.may_take_part(),
             Role::Candidate(_) => {
-                (self.saved == self.hard || cfg!(mutant = "own_vote_before_durable")) && self.may_take_part()
+                (self.saved == self.hard || wal::mutant!("own_vote_before_durable")) && self.may_take_part()
             }
             Role::Follower | Role::Leader(_) => return,
         };

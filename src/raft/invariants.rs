@@ -35,7 +35,7 @@ impl Raft {
     /// # Panics
     /// If an invariant does not hold: a stopped node is safe, a wrong one is not.
     pub fn check(&self) {
-        if !cfg!(debug_assertions) || self.halted {
+        if !cfg!(any(debug_assertions, feature = "sim")) || self.halted {
             return;
         }
         let log = &self.log;
@@ -100,7 +100,7 @@ impl Raft {
     /// # Panics
     /// If the step broke a rule of figure 3.2 of the thesis that one node can see.
     pub(super) fn check_step(&self, before: &Summary) {
-        if !cfg!(debug_assertions) || self.halted {
+        if !cfg!(any(debug_assertions, feature = "sim")) || self.halted {
             return;
         }
         assert!(self.hard.term >= before.hard.term, "terms never fall");

@@ -559,7 +559,7 @@ impl Raft {
     /// write that saves it.
     fn send(&mut self, to: NodeId, body: Body) {
         let message = Message { term: self.hard.term, body };
-        if self.saved == self.hard || cfg!(mutant = "vote_before_durable") {
+        if self.saved == self.hard || wal::mutant!("vote_before_durable") {
             self.outputs.push_back(Output::Send { to, message });
         } else {
             self.draft.then.push((to, message));

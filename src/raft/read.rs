@@ -77,7 +77,7 @@ impl Raft {
         leading.probes.wanted = true;
         // Until its own no-op is decided a leader does not know what is (thesis 6.4, step 1): reads wait for it.
         let index =
-            if cfg!(mutant = "read_before_own_commit") { commit } else { commit.max(leading.term_start) };
+            if wal::mutant!("read_before_own_commit") { commit } else { commit.max(leading.term_start) };
         Some(ReadRound { term, probe: leading.probes.newest + 1, index })
     }
 
@@ -85,7 +85,7 @@ impl Raft {
     #[must_use]
     pub fn is_confirmed(&self, round: ReadRound) -> bool {
         let Role::Leader(leading) = &self.role else { return false };
-        if cfg!(mutant = "read_without_quorum") {
+        if wal::mutant!("read_without_quorum") {
             return true;
         }
         round.term == self.hard.term
@@ -125,7 +125,7 @@ impl Raft {
 
     fn lease_span(&self) -> Duration {
         let full = nanos(self.config.election_timeout);
-        if cfg!(mutant = "lease_ignores_drift") {
+        if wal::mutant!("lease_ignores_drift") {
             return Duration::from_nanos(full * 2);
         }
         let drift = u128::from(full) * u128::from(self.config.drift_bound_ppm) / 1_000_000;

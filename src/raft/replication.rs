@@ -171,7 +171,7 @@ impl Raft {
         let unflushed = self.log.last().index.0 - self.log.durable().0;
         if (self.config.durability == Durability::MemFirst && unflushed <= self.config.unflushed_entries)
             || matched <= self.log.durable()
-            || cfg!(mutant = "ack_before_durable")
+            || wal::mutant!("ack_before_durable")
         {
             self.send(from, accepted);
         } else {
@@ -277,13 +277,12 @@ impl Raft {
     pub(super) fn advance_commit(&mut self, now: Now) {
         let Role::Leader(leading) = &self.role else { return };
         // The leader counts itself for what is on its own disk, like everyone else.
-        let own = if self.config.durability == Durability::MemFirst
-            || cfg!(mutant = "leader_counts_itself_early")
-        {
-            self.log.last().index
-        } else {
-            self.log.durable()
-        };
+        let own =
+            if self.config.durability == Durability::MemFirst || wal::mutant!("leader_counts_itself_early") {
+                self.log.last().index
+            } else {
+                self.log.durable()
+            };
         let reached = self.membership().reached_by_quorum(|id| {
             if id == self.config.id { own.0 } else { leading.progress.get(&id).map_or(0, |p| p.matched.0) }
         });
@@ -291,8 +290,7 @@ impl Raft {
         if reached <= self.log.commit() {
             return;
         }
-        if self.log.term_at(reached) != Some(self.hard.term) && !cfg!(mutant = "commit_older_terms_by_count")
-        {
+        if self.log.term_at(reached) != Some(self.hard.term) && !wal::mutant!("commit_older_terms_by_count") {
             return;
         }
         self.log.commit_to(reached);

@@ -68,7 +68,7 @@ impl Raft {
         if leading.progress.get(&peer).is_some_and(|progress| progress.matched == last) {
             transfer.asked = true;
             // Before the word leaves: its receiver may win an election that the lease would have kept off.
-            leading.lease_revoked = !cfg!(mutant = "transfer_keeps_lease");
+            leading.lease_revoked = !wal::mutant!("transfer_keeps_lease");
             self.send(peer, Body::TimeoutNow);
         }
     }

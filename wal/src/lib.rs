@@ -15,6 +15,8 @@ pub mod id;
 mod journal;
 #[cfg(target_os = "linux")]
 pub mod linux;
+#[doc(hidden)]
+pub mod mutant;
 mod open;
 pub mod plan;
 mod portable;

@@ -252,7 +252,7 @@ fn open_segment(directory: &std::path::Path, number: u64) -> Result<File, LogErr
 
 /// The flush that acknowledgements wait for.
 fn flush(file: &File) -> io::Result<()> {
-    if cfg!(mutant = "no_flush") {
+    if crate::mutant!("no_flush") {
         return Ok(());
     }
     file.sync_data()

@@ -206,7 +206,7 @@ impl Ring {
 
     /// Writes the whole buffer and flushes the file. Acknowledged by [`Finished`], not before.
     pub(crate) fn store(&mut self, file: Arc<File>, buffer: Buffer, offset: u64) -> JobId {
-        self.begin(Work::Store { flush: !cfg!(mutant = "no_flush") }, file, buffer, offset)
+        self.begin(Work::Store { flush: !crate::mutant!("no_flush") }, file, buffer, offset)
     }
 
     /// Reads the whole buffer.
