@@ -41,6 +41,8 @@ pub mod node;
 pub mod raft;
 #[cfg(feature = "server")]
 mod runtime;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 /// All that a first program needs.
 #[cfg(feature = "server")]
