@@ -159,7 +159,7 @@ pub enum Answer {
 }
 
 /// Something that happened.
-#[derive(Debug)]
+#[allow(missing_debug_implementations, reason = "it borrows whole nodes")]
 pub enum Observation<'a> {
     /// The run begins.
     Begun {
