@@ -236,6 +236,7 @@ impl Write {
             hard_state: self.hard_state,
             frames: self.frames.clone(),
             commit: self.commit,
+            whole: false,
         }
     }
 

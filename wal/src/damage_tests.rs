@@ -6,7 +6,7 @@
 
 use crate::frame::Frame;
 use crate::id::{HardState, LogIndex, NodeId, Term};
-use crate::memory::{Disk, Machine, Name, NotOpened};
+use crate::memory::{Disk, Machine, Name};
 use crate::scan::Refused;
 use crate::sector::{BLOCK, SECTOR};
 
@@ -63,7 +63,7 @@ impl Truth {
     /// Judges what became of a damaged disk.
     fn judge(&self, disk: &Disk, ending: Ending, tally: &mut Tally, what: impl Fn() -> String) {
         match disk.inspect() {
-            Err(NotOpened::State(_) | NotOpened::Log(Refused::Corrupt { .. })) => tally.refused += 1,
+            Err(Refused::Corrupt { .. }) => tally.refused += 1,
             Err(other) => panic!("{}: {other:?}", what()),
             Ok(found) => {
                 assert_eq!(found.state.hard_state, self.hard_state, "{}: a lost vote", what());

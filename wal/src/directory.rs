@@ -24,7 +24,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A directory that this process holds.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct Claimed {
     pub path: PathBuf,
     /// For its fsync.
     pub handle: File,
@@ -49,7 +49,7 @@ pub(crate) enum Absent {
     Refuse,
 }
 
-impl Held {
+impl Claimed {
     /// Checks the directory, last with `check`, and takes its lock.
     pub(crate) fn claim(
         path: &Path,

@@ -62,7 +62,9 @@ pub enum OpenError {
         expected: String,
     },
     /// A newer program wrote it.
-    #[error("{path} has format version {found}, this program supports {supported}: use the newer program")]
+    #[error(
+        "{path} has format version {found}, this program supports {supported}: use the program that wrote it"
+    )]
     Newer {
         /// The file.
         path: PathBuf,

@@ -17,7 +17,7 @@ use crate::plan::{Fetch, FetchError, Flushed, LogEvent, LogStats, WriteId, Write
 use crate::positions::{Placed, Position, Positions};
 use crate::reading::{Read, Reader};
 use crate::sector::BLOCK_U64;
-use crate::segment::{FIRST_OFFSET, Predecessor, SegmentHeader};
+use crate::segment::{FIRST_OFFSET, Identity, Predecessor, SegmentHeader};
 use crate::state::StateRecord;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -27,45 +27,104 @@ pub const ENVELOPE_BYTES: usize = 4 << 20;
 
 /// Where a log stands when its writer starts.
 #[derive(Clone, Debug)]
-pub(crate) struct Tail {
+pub struct Tail {
     /// Headers of all segments, ascending; the last one is written to.
-    pub segments: Vec<SegmentHeader>,
-    pub offset: u64,
-    pub sequence: u64,
-    pub last: EntryId,
-    pub commit: LogIndex,
-    pub state: StateRecord,
-    pub positions: Positions,
+    pub(crate) segments: Vec<SegmentHeader>,
+    pub(crate) offset: u64,
+    pub(crate) sequence: u64,
+    pub(crate) last: EntryId,
+    pub(crate) commit: LogIndex,
+    pub(crate) state: StateRecord,
+    pub(crate) positions: Positions,
     /// Size of new segments.
-    pub segment_bytes: u64,
+    pub(crate) segment_bytes: u64,
+}
+
+impl Tail {
+    /// Headers of all segments, ascending; the last one is written to.
+    #[must_use]
+    pub fn segments(&self) -> &[SegmentHeader] {
+        &self.segments
+    }
+
+    /// Where the next envelope goes, in the last segment (or its end).
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Sequence of the last envelope.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The last entry.
+    #[must_use]
+    pub fn last(&self) -> EntryId {
+        self.last
+    }
+
+    /// The newest commit index found; the true one may be higher.
+    #[must_use]
+    pub fn commit(&self) -> LogIndex {
+        self.commit
+    }
+
+    /// The newest state record.
+    #[must_use]
+    pub fn state(&self) -> &StateRecord {
+        &self.state
+    }
+
+    /// The entry before the first one on disk: where the log begins.
+    #[must_use]
+    pub fn base(&self) -> EntryId {
+        self.segments[0].predecessor.last
+    }
 }
 
 /// An envelope to write: `bytes` at `offset` of a segment, from [`Journal::fill_envelope`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Extent {
+pub struct Extent {
+    /// Where.
     pub at: Position,
+    /// Whole blocks.
     pub bytes: usize,
 }
 
 /// The segment to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Next {
+pub struct Next {
+    /// Its number.
     pub number: u64,
+    /// Its size, header included.
     pub bytes: u64,
+    /// Where the log stands.
     pub predecessor: Predecessor,
+}
+
+impl Next {
+    /// The header of the file to be made. `nonce` is random: no two files of a directory ever share one.
+    #[must_use]
+    pub fn header(&self, identity: Identity, nonce: u128) -> SegmentHeader {
+        let Self { number, bytes, predecessor } = *self;
+        SegmentHeader { identity, number, bytes, nonce, predecessor }
+    }
 }
 
 /// What the driver does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
     /// Nothing to do, or something is in flight.
     Nothing,
     /// Begin a segment, then [`Journal::handle_rotated`].
     Rotate(Next),
     /// Write and flush both parts, then [`Journal::handle_written`].
     Write {
+        /// Filled by [`Journal::fill_envelope`].
         envelope: Option<Extent>,
-        /// The slot's offset in the state file.
+        /// Filled by [`Journal::fill_state`]; the slot's offset in the state file.
         state: Option<u64>,
     },
 }
@@ -81,8 +140,8 @@ enum Flight {
     Write { envelope: Option<Header>, state: Option<StateRecord> },
 }
 
-/// The log as its writer sees it.
-pub(crate) struct Journal {
+/// The log as its writer sees it. One loop drives it: see [`crate::pure`].
+pub struct Journal {
     tail: Tail,
     /// Newest commit index of the plans taken so far; may lie beyond what is flushed.
     commit: LogIndex,
@@ -101,7 +160,9 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    pub(crate) fn new(tail: Tail) -> Self {
+    /// A writer that continues at `tail`.
+    #[must_use]
+    pub fn new(tail: Tail) -> Self {
         assert!(tail.commit <= tail.last.index, "a recovered commit index lies in the log");
         assert!(!tail.segments.is_empty(), "a log has a segment before it has a writer");
         Self {
@@ -126,7 +187,7 @@ impl Journal {
     ///
     /// # Panics
     /// If the plan breaks the rules of [`WritePlan`]: the node that made it is wrong, and stopping is safe.
-    pub(crate) fn submit(&mut self, plan: WritePlan) {
+    pub fn submit(&mut self, plan: WritePlan) {
         assert!(self.newest_plan.is_none_or(|newest| newest < plan.id), "plans have ascending names");
         self.newest_plan = Some(plan.id);
         if self.latch.is_some() {
@@ -156,7 +217,7 @@ impl Journal {
     }
 
     /// The next thing to do, if nothing is in flight.
-    pub(crate) fn poll_step(&mut self) -> Step {
+    pub fn poll_step(&mut self) -> Step {
         if self.latch.is_some() || !matches!(self.flight, Flight::None) {
             return Step::Nothing;
         }
@@ -261,7 +322,7 @@ impl Journal {
     }
 
     /// Writes the image of the envelope in flight.
-    pub(crate) fn fill_envelope(&self, out: &mut [u8]) {
+    pub fn fill_envelope(&self, out: &mut [u8]) {
         let Flight::Write { envelope: Some(header), .. } = &self.flight else {
             unreachable!("the driver fills what it was told to write");
         };
@@ -276,7 +337,7 @@ impl Journal {
     }
 
     /// Writes the image of the state's slot in flight.
-    pub(crate) fn fill_state(&self, out: &mut [u8]) {
+    pub fn fill_state(&self, out: &mut [u8]) {
         let Flight::Write { state: Some(state), .. } = &self.flight else {
             unreachable!("the driver fills what it was told to write");
         };
@@ -284,7 +345,7 @@ impl Journal {
     }
 
     /// Both parts of the write are written and flushed.
-    pub(crate) fn handle_written(&mut self) {
+    pub fn handle_written(&mut self) {
         let Flight::Write { envelope, state } = std::mem::replace(&mut self.flight, Flight::None) else {
             unreachable!("a write was in flight");
         };
@@ -330,7 +391,7 @@ impl Journal {
     }
 
     /// The segment asked for is on disk under its name.
-    pub(crate) fn handle_rotated(&mut self, header: SegmentHeader) {
+    pub fn handle_rotated(&mut self, header: SegmentHeader) {
         assert!(matches!(self.flight, Flight::Rotation), "a segment was asked for");
         assert_eq!(header.number, self.segment().number + 1, "segments are dense");
         assert_eq!(header.predecessor.sequence, self.tail.sequence, "nothing was written meanwhile");
@@ -342,7 +403,7 @@ impl Journal {
     }
 
     /// The latch. Whatever was in flight is lost for this process; the first reason is reported, once.
-    pub(crate) fn handle_failed(&mut self, error: LogError) {
+    pub fn handle_failed(&mut self, error: LogError) {
         if self.latch.is_none() {
             self.events.push_back(LogEvent::Failed(error.clone()));
             self.latch = Some(error);
@@ -350,7 +411,7 @@ impl Journal {
     }
 
     /// True once per segment, when half of it is used: time to write the zeros of the next one.
-    pub(crate) fn poll_spare(&mut self) -> Option<u64> {
+    pub fn poll_spare(&mut self) -> Option<u64> {
         let due = self.spare_wanted && self.latch.is_none() && self.tail.offset >= self.segment().bytes / 2;
         due.then(|| {
             self.spare_wanted = false;
@@ -360,7 +421,7 @@ impl Journal {
 
     /// When nothing is left to write: the record that says so. `None` if something is left, or nothing may be
     /// written.
-    pub(crate) fn poll_close(&mut self) -> Option<Step> {
+    pub fn poll_close(&mut self) -> Option<Step> {
         if !self.is_idle() || self.latch.is_some() || self.tail.state.clean {
             return None;
         }
@@ -370,21 +431,24 @@ impl Journal {
     }
 
     /// Nothing queued and nothing in flight.
-    pub(crate) fn is_idle(&self) -> bool {
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
         self.queued.is_empty() && matches!(self.flight, Flight::None)
     }
 
     /// Why nothing is acknowledged any more.
-    pub(crate) fn latch(&self) -> Option<&LogError> {
+    #[must_use]
+    pub fn latch(&self) -> Option<&LogError> {
         self.latch.as_ref()
     }
 
-    pub(crate) fn fetch(&mut self, fetch: Fetch) {
+    /// Asks for old entries; the answer is an event.
+    pub fn fetch(&mut self, fetch: Fetch) {
         self.reader.push(fetch);
     }
 
     /// The next read for a fetch, if none is outstanding.
-    pub(crate) fn poll_read(&mut self) -> Option<Read> {
+    pub fn poll_read(&mut self) -> Option<Read> {
         loop {
             match self.reader.poll_read(&self.tail.positions, &self.tail.segments)? {
                 Ok(read) => return Some(read),
@@ -394,7 +458,7 @@ impl Journal {
     }
 
     /// What a read brought; another one may follow from it.
-    pub(crate) fn handle_read(&mut self, result: Result<Bytes, FetchError>) -> Option<Read> {
+    pub fn handle_read(&mut self, result: Result<Bytes, FetchError>) -> Option<Read> {
         match self.reader.handle_read(result) {
             Ok(read) => Some(read),
             Err(event) => {
@@ -404,15 +468,20 @@ impl Journal {
         }
     }
 
-    pub(crate) fn poll_event(&mut self) -> Option<LogEvent> {
+    /// What the log's user may know, in order.
+    pub fn poll_event(&mut self) -> Option<LogEvent> {
         self.events.pop_front()
     }
 
-    pub(crate) fn queued_bytes(&self) -> usize {
+    /// Bytes of frames not yet on disk.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
     }
 
-    pub(crate) fn stats(&self) -> LogStats {
+    /// Counters since the start.
+    #[must_use]
+    pub fn stats(&self) -> LogStats {
         LogStats { queued_bytes: self.queued_bytes, ..self.stats }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) fn plan_of(id: u64, previous: &mut EntryId) -> WritePlan {
     let head = FrameHead { group: IDENTITY.group, term: Term(1), previous: *previous, timestamp_ms: 1 };
     let frame = FrameBuilder::noop(head);
     *previous = frame.id();
-    WritePlan { id: WriteId(id), hard_state: None, frames: vec![frame], commit: LogIndex::ZERO }
+    WritePlan { id: WriteId(id), hard_state: None, frames: vec![frame], commit: LogIndex::ZERO, whole: false }
 }
 
 /// One failure, and no proof of anything.

@@ -8,6 +8,7 @@
 #![doc = include_str!("../FORMAT.md")]
 
 mod directory;
+mod entries;
 mod envelope;
 pub mod error;
 pub mod frame;
@@ -18,9 +19,11 @@ pub mod linux;
 #[doc(hidden)]
 pub mod mutant;
 mod open;
+mod opening;
 pub mod plan;
 mod portable;
 mod positions;
+pub mod pure;
 mod reading;
 mod recovered;
 mod scan;
@@ -45,6 +48,7 @@ pub use frame::{Frame, FrameBuilder, FrameError, FrameHead, Kind};
 pub use id::{ChainHash, ClusterId, EntryId, GroupId, HardState, LogIndex, NodeId, Term};
 pub use journal::ENVELOPE_BYTES;
 pub use open::{DEFAULT_SEGMENT_BYTES, Directory, MAX_SEGMENT_BYTES, Opened, Options, open};
+pub use opening::Damage;
 pub use plan::{Fetch, FetchError, Flushed, LogEvent, LogStats, WriteId, WritePlan};
 pub use portable::PortableLog;
 pub use positions::Position;
@@ -52,3 +56,4 @@ pub use recovered::{Recovered, RecoveryReport};
 pub use scan::Cut;
 pub use sector::{BLOCK, FORMAT_VERSION};
 pub use segment::{Identity, segment_name};
+pub use state::Held;

@@ -4,13 +4,13 @@
 
 use crate::frame::{Frame, FrameBuilder, FrameHead};
 use crate::id::{ClusterId, EntryId, GroupId, HardState, LogIndex, NodeId, Term};
-use crate::journal::{Journal, Step, Tail};
-use crate::open::opened_record;
+use crate::journal::{Journal, Next, Step, Tail};
+use crate::opening::{Change, Damage, Opening, Rules, read_state};
 use crate::plan::{Fetch, FetchError, LogEvent, WriteId, WritePlan};
-use crate::scan::{Refused, Scanned, SegmentFile, scan};
+use crate::scan::{Refused, Scanned, SegmentFile};
 use crate::sector::{BLOCK, SECTOR};
-use crate::segment::{Identity, Predecessor, SegmentHeader};
-use crate::state::{self, StateProblem, StateRecord};
+use crate::segment::{Identity, SegmentHeader};
+use crate::state::{self, StateRecord};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -30,13 +30,6 @@ pub(crate) struct Disk {
     pub segments: BTreeMap<u64, Vec<u8>>,
     pub segment_bytes: u64,
     nonce: u128,
-}
-
-#[derive(Debug)]
-#[allow(dead_code, reason = "read by the messages of failing tests")]
-pub(crate) enum NotOpened {
-    State(StateProblem),
-    Log(Refused),
 }
 
 /// A log that passed, with everything it serves.
@@ -59,44 +52,36 @@ impl Disk {
         }
     }
 
-    fn make(&mut self, number: u64, bytes: u64, predecessor: Predecessor) -> SegmentHeader {
+    fn make(&mut self, next: Next) -> SegmentHeader {
         self.nonce += 1;
-        let header = SegmentHeader { identity: IDENTITY, number, bytes, nonce: self.nonce, predecessor };
-        let mut file = vec![0; usize::try_from(bytes).expect("small")];
+        let header = next.header(IDENTITY, self.nonce);
+        let mut file = vec![0; usize::try_from(next.bytes).expect("small")];
         header.fill(&mut file[..BLOCK]);
-        self.segments.insert(number, file);
+        self.segments.insert(next.number, file);
         header
     }
 
+    fn decide(&self, damage: Damage) -> Result<Opening, Refused> {
+        let state = read_state(&self.state, &IDENTITY)?;
+        let file = |(&number, bytes): (&u64, &Vec<u8>)| SegmentFile {
+            number,
+            blocks: Bytes::copy_from_slice(bytes),
+        };
+        let files: Vec<_> = self.segments.iter().map(file).collect();
+        Opening::decide(state, &files, Rules { segment_bytes: self.segment_bytes, damage })
+    }
+
     /// Reads without changing anything.
-    pub(crate) fn inspect(&self) -> Result<Found, NotOpened> {
-        let state = state::read(&self.state, &IDENTITY).map_err(NotOpened::State)?;
-        let files: Vec<_> = self
-            .segments
-            .iter()
-            .map(|(&number, bytes)| SegmentFile { number, blocks: Bytes::copy_from_slice(bytes) })
-            .collect();
-        let scanned = scan(&files, &state).map_err(NotOpened::Log)?;
+    pub(crate) fn inspect(&self) -> Result<Found, Refused> {
+        let opening = self.decide(Damage::Refuse)?;
+        let state = read_state(&self.state, &IDENTITY)?;
+        let scanned = opening.scanned().clone();
         let frames = if scanned.segments.is_empty() {
             Vec::new()
         } else {
-            let mut journal = Journal::new(self.tail(&scanned, state));
-            self.read_all(&mut journal)
+            self.read_all(&mut Journal::new(opening.tail().clone()))
         };
         Ok(Found { scanned, state, frames })
-    }
-
-    fn tail(&self, scanned: &Scanned, state: StateRecord) -> Tail {
-        Tail {
-            segments: scanned.segments.clone(),
-            offset: scanned.offset,
-            sequence: scanned.sequence,
-            last: scanned.last,
-            commit: scanned.commit,
-            state,
-            positions: scanned.positions.clone(),
-            segment_bytes: self.segment_bytes,
-        }
     }
 
     /// Everything the journal serves, by way of fetches.
@@ -120,23 +105,32 @@ impl Disk {
     }
 
     /// What `open` does, on this disk.
-    pub(crate) fn open(mut self) -> Result<(Machine, Found), NotOpened> {
+    pub(crate) fn open(mut self) -> Result<(Machine, Found), Refused> {
         let found = self.inspect()?;
-        if let Some(cut) = found.scanned.cut {
-            let range = [cut.at.offset, cut.until].map(|at| usize::try_from(at).expect("small"));
-            self.file(Name::Segment(cut.at.segment))[range[0]..range[1]].fill(0);
+        let mut opening = self.decide(Damage::Refuse)?;
+        while let Some(change) = opening.poll_change() {
+            self.carry_out(change, &mut opening);
         }
-        let mut tail = self.tail(&found.scanned, found.state);
-        if tail.segments.is_empty() {
-            let predecessor = Predecessor { sequence: 0, last: IDENTITY.origin() };
-            tail.segments.push(self.make(1, self.segment_bytes, predecessor));
+        Ok((Machine::on(self, opening.finish()), found))
+    }
+
+    fn carry_out(&mut self, change: Change, opening: &mut Opening) {
+        match change {
+            Change::State(record) => {
+                let at = usize::try_from(record.offset()).expect("small");
+                record.fill(&mut self.state[at..][..BLOCK]);
+            }
+            Change::Zero { segment, from, until, length } => {
+                let [from, until, length] =
+                    [from, until, length].map(|at| usize::try_from(at).expect("small"));
+                let file = self.file(Name::Segment(segment));
+                file.resize(length, 0);
+                file[from..until].fill(0);
+            }
+            Change::SetAside { segment } => drop(self.segments.remove(&segment)),
+            Change::Copy { .. } => {}
+            Change::Make(next) => opening.handle_made(self.make(next)),
         }
-        tail.state = opened_record(&tail);
-        let at = usize::try_from(tail.state.offset()).expect("small");
-        tail.state.fill(&mut self.state[at..][..BLOCK]);
-        let (last, term) = (tail.last, tail.state.hard_state.term.0.max(1));
-        let journal = Journal::new(tail);
-        Ok((Machine { disk: self, journal, pending: Vec::new(), last, term: Term(term), plans: 0 }, found))
     }
 }
 
@@ -152,6 +146,11 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    fn on(disk: Disk, tail: Tail) -> Self {
+        let (last, term) = (tail.last, tail.state.hard_state.term.0.max(1));
+        Self { disk, journal: Journal::new(tail), pending: Vec::new(), last, term: Term(term), plans: 0 }
+    }
+
     pub(crate) fn new(segment_bytes: u64) -> Self {
         Disk::new(segment_bytes).open().expect("a new disk").0
     }
@@ -168,7 +167,7 @@ impl Machine {
 
     pub(crate) fn submit(&mut self, hard_state: Option<HardState>, frames: Vec<Frame>, commit: LogIndex) {
         self.plans += 1;
-        self.journal.submit(WritePlan { id: WriteId(self.plans), hard_state, frames, commit });
+        self.journal.submit(WritePlan { id: WriteId(self.plans), hard_state, frames, commit, whole: false });
     }
 
     /// Puts the next write on its way; segments are made as asked. False if there is none.
@@ -176,7 +175,7 @@ impl Machine {
         assert!(self.pending.is_empty(), "one write is in flight");
         let mut step = self.journal.poll_step();
         while let Step::Rotate(next) = step {
-            let header = self.disk.make(next.number, next.bytes, next.predecessor);
+            let header = self.disk.make(next);
             self.journal.handle_rotated(header);
             step = self.journal.poll_step();
         }

@@ -4,19 +4,20 @@
 //! tail; make the first segment of a new log; write the state record that says "open". When [`open`] returns,
 //! everything it reports is durable, and a crash from then on is not taken for a clean shutdown.
 
-use crate::directory::{Absent, Held, STATE_TMP_NAME};
+use crate::directory::{Absent, Claimed, STATE_TMP_NAME};
 use crate::error::{LogError, OpenError};
-use crate::id::HardState;
-use crate::journal::{Next, Tail};
+use crate::journal::Tail;
+use crate::opening::{Change, Damage, Opening, Rules};
 use crate::recovered::{Recovered, RecoveryReport, SegmentPath};
-use crate::scan::{Cut, Refused, SegmentFile, scan};
+use crate::scan::{Refused, SegmentFile};
 use crate::sector::{BLOCK, BLOCK_U64, FORMAT_VERSION};
-use crate::segment::{Identity, MIN_SEGMENT_BYTES, Predecessor, segment_name};
+use crate::segment::{FIRST_OFFSET, Identity, MIN_SEGMENT_BYTES, segment_name};
 use crate::segments::Maker;
-use crate::state::{self, STATE_NAME, StateProblem, StateRecord};
+use crate::state::{self, STATE_NAME, StateRecord};
 use std::fs::{File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The size of a segment unless told otherwise: 64 MiB.
 pub const DEFAULT_SEGMENT_BYTES: u64 = 64 << 20;
@@ -36,6 +37,8 @@ pub struct Options {
     pub create: bool,
     /// Allow a filesystem that forgets everything at a restart, with a warning.
     pub allow_volatile: bool,
+    /// What to do about damage to what was durable: [`Damage::Refuse`] unless the node has peers.
+    pub damage: Damage,
 }
 
 impl Options {
@@ -48,6 +51,7 @@ impl Options {
             segment_bytes: DEFAULT_SEGMENT_BYTES,
             create: false,
             allow_volatile: false,
+            damage: Damage::Refuse,
         }
     }
 
@@ -75,7 +79,7 @@ pub struct Opened {
 
 /// A directory that is held, and where its log stands. A writer is made from it.
 pub struct Directory {
-    pub(crate) held: Held,
+    pub(crate) held: Claimed,
     pub(crate) state_file: File,
     pub(crate) tail: Tail,
 }
@@ -105,7 +109,7 @@ impl Directory {
 pub fn open(options: Options) -> Result<Opened, OpenError> {
     options.check()?;
     let absent = if options.create { Absent::Create } else { Absent::Refuse };
-    let held = Held::claim(&options.dir, absent, |handle| check_filesystem(handle, &options))?;
+    let held = Claimed::claim(&options.dir, absent, |handle| check_filesystem(handle, &options))?;
     let listing = held.tidy()?;
     if !listing.state {
         if !listing.segments.is_empty() {
@@ -120,37 +124,38 @@ pub fn open(options: Options) -> Result<Opened, OpenError> {
     let state_file = held.open_locked(STATE_NAME)?;
     let state = read_state(&held, &state_file, &options.identity)?;
     let files = segment_files(&held, &listing.segments, state.clean)?;
-    let scanned = scan(&files, &state).map_err(|refused| name_file(&held, refused))?;
-    if let Some(cut) = scanned.cut {
-        zero(&held, cut)?;
-    }
-    let report = RecoveryReport::new(&scanned, state.clean, &held.path);
-
-    let mut tail = Tail {
-        segments: scanned.segments,
-        offset: scanned.offset,
-        sequence: scanned.sequence,
-        last: scanned.last,
-        commit: scanned.commit,
-        state,
-        positions: scanned.positions,
-        segment_bytes: options.segment_bytes,
-    };
-    if tail.segments.is_empty() {
-        let mut maker = Maker::new(
-            held.path.clone(),
-            held.handle.try_clone().map_err(|error| OpenError::io("opening", &held.path, error))?,
-            options.identity,
-        );
-        let predecessor = Predecessor { sequence: 0, last: options.identity.origin() };
-        let next = Next { number: 1, bytes: options.segment_bytes, predecessor };
-        tail.segments.push(maker.make(next).map_err(|error| not_made(&held, error))?);
-    }
+    let rules = Rules { segment_bytes: options.segment_bytes, damage: options.damage };
+    let mut opening = Opening::decide(state, &files, rules).map_err(|refused| refused.at(&held.path))?;
+    let report = RecoveryReport::new(&opening, &held.path);
     // Names made by an earlier process may not be durable yet, and what follows depends on them.
     held.sync()?;
-    tail.state = mark_open(&held, &state_file, &tail)?;
-    let recovered = Recovered::new(&tail, report, held.path.clone());
+    while let Some(change) = opening.poll_change() {
+        carry_out(&held, &state_file, change, &mut opening)?;
+    }
+    let tail = opening.finish();
+    let recovered = Recovered::new(tail.clone(), report, held.path.clone());
     Ok(Opened { recovered, directory: Directory { held, state_file, tail } })
+}
+
+/// Makes one change durable.
+fn carry_out(
+    held: &Claimed,
+    state_file: &File,
+    change: Change,
+    opening: &mut Opening,
+) -> Result<(), OpenError> {
+    match change {
+        Change::State(record) => write_state(held, state_file, &record),
+        Change::Zero { segment, from, until, length } => zero(held, segment, from..until, length),
+        Change::Make(next) => {
+            let handle = held.handle.try_clone();
+            let handle = handle.map_err(|error| OpenError::io("opening", &held.path, error))?;
+            let mut maker = Maker::new(held.path.clone(), handle, opening.identity());
+            opening.handle_made(maker.make(next).map_err(|error| not_made(held, error))?);
+            Ok(())
+        }
+        Change::SetAside { .. } | Change::Copy { .. } => unreachable!("nothing is repaired yet"),
+    }
 }
 
 fn check_filesystem(directory: &File, options: &Options) -> Result<(), OpenError> {
@@ -174,7 +179,7 @@ fn check_filesystem(directory: &File, options: &Options) -> Result<(), OpenError
     Ok(())
 }
 
-fn make_state(held: &Held, identity: Identity) -> Result<(), OpenError> {
+fn make_state(held: &Claimed, identity: Identity) -> Result<(), OpenError> {
     let tmp = held.path.join(STATE_TMP_NAME);
     let refused = |error| OpenError::io("making", &tmp, error);
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&tmp).map_err(refused)?;
@@ -185,7 +190,7 @@ fn make_state(held: &Held, identity: Identity) -> Result<(), OpenError> {
     held.sync()
 }
 
-fn read_state(held: &Held, file: &File, identity: &Identity) -> Result<StateRecord, OpenError> {
+fn read_state(held: &Claimed, file: &File, identity: &Identity) -> Result<StateRecord, OpenError> {
     let path = held.path.join(STATE_NAME);
     let refused = |error| OpenError::io("reading", &path, error);
     file.sync_all().map_err(refused)?;
@@ -194,18 +199,15 @@ fn read_state(held: &Held, file: &File, identity: &Identity) -> Result<StateReco
     let expected = state::STATE_BYTES;
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX).min(expected + 1)];
     file.read_exact_at(&mut bytes, 0).map_err(refused)?;
-    state::read(&bytes, identity).map_err(|problem| match problem {
-        StateProblem::Version(found) => OpenError::Newer { path, found, supported: FORMAT_VERSION },
-        StateProblem::Foreign(found) => OpenError::foreign(path, &found, identity),
-        StateProblem::Damaged { offset, what } => {
-            OpenError::Corrupt { file: path, offset, what: what.into() }
-        }
+    crate::opening::read_state(&bytes, identity).map_err(|refused| match refused {
+        Refused::Foreign { found, .. } => OpenError::foreign(path, &found, identity),
+        other => other.at(&held.path),
     })
 }
 
 /// All segments, flushed; each was waited for, if a dying process still wrote to it.
 fn segment_files(
-    held: &Held,
+    held: &Claimed,
     numbers: &[u64],
     clean: bool,
 ) -> Result<Vec<SegmentFile<SegmentPath>>, OpenError> {
@@ -232,56 +234,34 @@ fn forget_cached(file: &File) {
     let _ = file;
 }
 
-fn zero(held: &Held, cut: Cut) -> Result<(), OpenError> {
-    let name = segment_name(cut.at.segment);
+fn zero(held: &Claimed, segment: u64, range: Range<u64>, length: u64) -> Result<(), OpenError> {
+    assert!(range.start >= FIRST_OFFSET && range.start.is_multiple_of(BLOCK_U64), "a header is never cut");
+    assert!(range.end <= length && length.is_multiple_of(BLOCK_U64), "within the segment, in blocks");
+    let name = segment_name(segment);
     let path = held.path.join(&name);
     let refused = |error| OpenError::io("cutting", &path, error);
     let file = held.open_locked(&name)?;
+    if file.metadata().map_err(refused)?.len() != length {
+        file.set_len(length).map_err(refused)?;
+    }
     let block = [0; BLOCK];
-    let mut at = cut.at.offset;
-    while at < cut.until {
+    let mut at = range.start;
+    while at < range.end {
         file.write_all_at(&block, at).map_err(refused)?;
         at += BLOCK_U64;
     }
     file.sync_all().map_err(refused)
 }
 
-fn mark_open(held: &Held, file: &File, tail: &Tail) -> Result<StateRecord, OpenError> {
+fn write_state(held: &Claimed, file: &File, record: &StateRecord) -> Result<(), OpenError> {
     let refused = |error| OpenError::io("writing", held.path.join(STATE_NAME), error);
-    let record = opened_record(tail);
     let mut block = vec![0; BLOCK];
     record.fill(&mut block);
     file.write_all_at(&block, record.offset()).map_err(refused)?;
-    file.sync_all().map_err(refused)?;
-    Ok(record)
+    file.sync_all().map_err(refused)
 }
 
-/// What the state file says from now on: this log, and open.
-pub(crate) fn opened_record(tail: &Tail) -> StateRecord {
-    let old = tail.state;
-    // The log may know a newer term than the state (its write came first): never lower than either.
-    let hard_state = if tail.last.term > old.hard_state.term {
-        HardState { term: tail.last.term, vote: None }
-    } else {
-        old.hard_state
-    };
-    let record = StateRecord {
-        hard_state,
-        log_mark: tail.sequence,
-        commit: tail.commit,
-        openings: old.openings + 1,
-        newest_segment: tail.segments.last().map_or(0, |segment| segment.number),
-        ..old.successor()
-    };
-    assert!(
-        record.log_mark >= old.log_mark && record.commit >= old.commit,
-        "an open loses nothing that was marked"
-    );
-    assert!(!record.clean, "an open directory is not clean");
-    record
-}
-
-fn not_made(held: &Held, error: LogError) -> OpenError {
+fn not_made(held: &Claimed, error: LogError) -> OpenError {
     match error {
         LogError::NoSpace { file, bytes } => OpenError::NoSpace { path: file.into(), bytes },
         other => OpenError::Io {
@@ -292,18 +272,21 @@ fn not_made(held: &Held, error: LogError) -> OpenError {
     }
 }
 
-fn name_file(held: &Held, refused: Refused) -> OpenError {
-    let path = |file: String| held.path.join(file);
-    match refused {
-        Refused::Corrupt { file, offset, what } => OpenError::Corrupt { file: path(file), offset, what },
-        Refused::Version { file, found } => {
-            OpenError::Newer { path: path(file), found, supported: FORMAT_VERSION }
+impl Refused {
+    /// The same for people: with the directory in the name.
+    pub(crate) fn at(self, directory: &Path) -> OpenError {
+        let path = |file: String| directory.join(file);
+        match self {
+            Self::Corrupt { file, offset, what } => OpenError::Corrupt { file: path(file), offset, what },
+            Self::Version { file, found } => {
+                OpenError::Newer { path: path(file), found, supported: FORMAT_VERSION }
+            }
+            Self::Foreign { file, found } => OpenError::Corrupt {
+                file: path(file),
+                offset: 0,
+                what: format!("the segment belongs to node {} of cluster {}", found.node, found.cluster),
+            },
+            Self::Io { file, source } => OpenError::io("reading", path(file), source),
         }
-        Refused::Foreign { file, found } => OpenError::Corrupt {
-            file: path(file),
-            offset: 0,
-            what: format!("the segment belongs to node {} of cluster {}", found.node, found.cluster),
-        },
-        Refused::Io { file, source } => OpenError::io("reading", path(file), source),
     }
 }

@@ -26,13 +26,16 @@ pub struct WritePlan {
     pub frames: Vec<Frame>,
     /// The newest commit index known. A hint for the next start, flushed with the next write.
     pub commit: LogIndex,
+    /// This log has again, durably, everything it may ever have held: the doubt that a repair left
+    /// ([`Recovered::held`](crate::Recovered::held)) ends with this plan. Only said of what earlier plans' proofs cover.
+    pub whole: bool,
 }
 
 impl WritePlan {
     /// A plan that only waits for those before it.
     #[must_use]
     pub fn barrier(id: WriteId) -> Self {
-        Self { id, hard_state: None, frames: Vec::new(), commit: LogIndex::ZERO }
+        Self { id, hard_state: None, frames: Vec::new(), commit: LogIndex::ZERO, whole: false }
     }
 
     /// Bytes of frames.

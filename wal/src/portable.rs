@@ -4,7 +4,7 @@
 //! and calls `wake` after each answer. The thread knows no order of its own, so nothing can overtake. The
 //! standard library flushes with `F_FULLFSYNC` on macOS and `fdatasync` on Linux.
 
-use crate::directory::{Held, relock};
+use crate::directory::{Claimed, relock};
 use crate::error::LogError;
 use crate::journal::{Extent, Journal, Step};
 use crate::open::Directory;
@@ -31,7 +31,7 @@ pub struct PortableLog {
     /// The buffers of the last write, for the next one.
     images: Images,
     /// Last, so that the lock is released after the thread is gone.
-    _held: Held,
+    _held: Claimed,
 }
 
 #[derive(Default)]
@@ -71,7 +71,7 @@ impl PortableLog {
     }
 
     fn start_with(
-        held: Held,
+        held: Claimed,
         journal: Journal,
         files: Files,
         preparer: Preparer,

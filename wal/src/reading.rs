@@ -22,7 +22,8 @@ const CHUNK: u64 = 2 * Positions::SPACING;
 
 /// A read for the driver to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Read {
+pub struct Read {
+    /// Where.
     pub at: Position,
     /// Whole blocks.
     pub length: usize,

@@ -1,15 +1,16 @@
 //! What an open found: the hard state, the ends of the log, and its entries as a stream.
 
+use crate::entries::entries;
 use crate::error::OpenError;
 use crate::frame::Frame;
 use crate::id::{EntryId, HardState, LogIndex};
 use crate::journal::Tail;
-use crate::positions::Positions;
-use crate::scan::{Cut, Scanned};
-use crate::segment::{SegmentHeader, segment_name};
-use crate::walk::{Blocks, Defect, Found, Window, envelope_at};
+use crate::opening::Opening;
+use crate::scan::Cut;
+use crate::segment::segment_name;
+use crate::state::Held;
+use crate::walk::Blocks;
 use bytes::Bytes;
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -59,7 +60,8 @@ pub struct RecoveryReport {
 }
 
 impl RecoveryReport {
-    pub(crate) fn new(scanned: &Scanned, clean: bool, path: &Path) -> Self {
+    pub(crate) fn new(opening: &Opening, path: &Path) -> Self {
+        let scanned = opening.scanned();
         Self {
             path: path.into(),
             segments: scanned.segments.len(),
@@ -67,7 +69,7 @@ impl RecoveryReport {
             bytes: scanned.bytes,
             superseded: scanned.superseded,
             cut: scanned.cut,
-            clean,
+            clean: opening.was_clean(),
             last: scanned.last,
         }
     }
@@ -99,55 +101,43 @@ impl std::fmt::Display for RecoveryReport {
 #[derive(Debug)]
 pub struct Recovered {
     path: PathBuf,
-    hard_state: HardState,
-    commit: LogIndex,
-    last: EntryId,
-    segments: Vec<SegmentHeader>,
-    positions: Positions,
+    tail: Tail,
     report: RecoveryReport,
 }
 
 impl Recovered {
-    pub(crate) fn new(tail: &Tail, report: RecoveryReport, path: PathBuf) -> Self {
-        Self {
-            path,
-            hard_state: tail.state.hard_state,
-            commit: tail.commit,
-            last: tail.last,
-            segments: tail.segments.clone(),
-            positions: tail.positions.clone(),
-            report,
-        }
+    pub(crate) fn new(tail: Tail, report: RecoveryReport, path: PathBuf) -> Self {
+        Self { path, tail, report }
     }
 
     /// Term and vote; the term is at least the last entry's.
     #[must_use]
     pub fn hard_state(&self) -> HardState {
-        self.hard_state
+        self.tail.state.hard_state
     }
 
     /// The newest commit index found. The true one may be higher.
     #[must_use]
     pub fn commit(&self) -> LogIndex {
-        self.commit
+        self.tail.commit
     }
 
     /// The last entry.
     #[must_use]
     pub fn last(&self) -> EntryId {
-        self.last
+        self.tail.last
     }
 
     /// The entry before the first one on disk: where the log begins.
     #[must_use]
     pub fn base(&self) -> EntryId {
-        self.segments[0].predecessor.last
+        self.tail.base()
     }
 
     /// The first index on disk; above [`Recovered::last`] when the log is empty.
     #[must_use]
     pub fn first_index(&self) -> LogIndex {
-        self.positions.first()
+        self.tail.positions.first()
     }
 
     /// Whether the directory had been closed cleanly, so that everything ever queued is there.
@@ -162,96 +152,18 @@ impl Recovered {
         &self.report
     }
 
+    /// What this log may have held beyond what is left of it: see [`Held`]. `None` if nothing is missing.
+    /// Kept over restarts until a plan says [`WritePlan::whole`](crate::WritePlan::whole).
+    #[must_use]
+    pub fn held(&self) -> Option<Held> {
+        self.tail.state.held
+    }
+
     /// Every live entry in order; superseded ones are skipped. Reads one envelope at a time. After an error
     /// it ends.
     pub fn frames(&mut self) -> impl Iterator<Item = Result<Frame, OpenError>> + '_ {
-        Frames { log: self, previous: self.base(), reading: None, ready: VecDeque::new(), ended: false }
-    }
-}
-
-struct Reading {
-    segment: SegmentHeader,
-    window: Window<SegmentPath>,
-    offset: u64,
-    until: LogIndex,
-}
-
-struct Frames<'a> {
-    log: &'a Recovered,
-    previous: EntryId,
-    reading: Option<Reading>,
-    ready: VecDeque<Frame>,
-    ended: bool,
-}
-
-impl Frames<'_> {
-    fn open(&self, index: LogIndex) -> Reading {
-        let located = self.log.positions.locate(index).expect("an index up to the last one");
-        let at = usize::try_from(located.at.segment - self.log.segments[0].number)
-            .expect("a segment that was read");
-        let segment = self.log.segments[at];
-        let path = SegmentPath::new(self.log.path.join(segment_name(segment.number)));
-        let window = Window::new(path, segment.bytes);
-        Reading { segment, window, offset: located.at.offset, until: located.until }
-    }
-
-    /// Reads the next envelope.
-    fn refill(&mut self) -> Result<(), OpenError> {
-        let next = self.previous.index.next();
-        let mut reading = match self.reading.take() {
-            Some(reading) if next < reading.until => reading,
-            _ => self.open(next),
-        };
-        let Reading { segment, offset, until, .. } = reading;
-        let ready = &mut self.ready;
-        let take = |frame: Frame| {
-            if frame.index() >= next && frame.index() < until {
-                ready.push_back(frame);
-            }
-        };
-        let path = self.log.path.join(segment_name(segment.number));
-        let corrupt = |what: String| OpenError::Corrupt { file: path.clone(), offset, what };
-        if offset >= segment.bytes {
-            return Err(corrupt(format!("the segment ends before entry {next}")));
-        }
-        let found = envelope_at(&mut reading.window, &segment, offset, None, take)
-            .map_err(|error| OpenError::io("reading", &path, error))?;
-        let header = match found {
-            Found::Whole(header) => header,
-            Found::Not(defect) => return Err(corrupt(changed(&defect))),
-        };
-        if let Some(first) = self.ready.front().filter(|first| !first.follows(self.previous)) {
-            return Err(corrupt(format!("entry {} does not continue the one before it", first.index())));
-        }
-        reading.offset += header.disk_bytes();
-        self.reading = Some(reading);
-        Ok(())
-    }
-}
-
-fn changed(defect: &Defect) -> String {
-    format!("it was whole when the log was opened, and is not now: {defect}")
-}
-
-impl Iterator for Frames<'_> {
-    type Item = Result<Frame, OpenError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while !self.ended {
-            if let Some(frame) = self.ready.pop_front() {
-                assert_eq!(frame.index(), self.previous.index.next(), "entries come in order");
-                self.previous = frame.id();
-                return Some(Ok(frame));
-            }
-            if self.previous.index >= self.log.last.index {
-                assert_eq!(self.previous, self.log.last, "the stream ends where the log ends");
-                break;
-            }
-            if let Err(error) = self.refill() {
-                self.ended = true;
-                return Some(Err(error));
-            }
-        }
-        None
+        let path = &self.path;
+        entries(&self.tail, |number| SegmentPath::new(path.join(segment_name(number))))
+            .map(|entry| entry.map_err(|refused| refused.at(path)))
     }
 }

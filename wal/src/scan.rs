@@ -56,11 +56,37 @@ pub(crate) struct Scanned {
 
 /// Why a log did not pass.
 #[derive(Debug)]
-pub(crate) enum Refused {
-    Corrupt { file: String, offset: u64, what: String },
-    Version { file: String, found: u32 },
-    Foreign { file: String, found: Identity },
-    Io { file: String, source: io::Error },
+pub enum Refused {
+    /// Something that was durable is damaged or gone.
+    Corrupt {
+        /// The file's name in its directory.
+        file: String,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// Another program wrote it.
+    Version {
+        /// The file's name.
+        file: String,
+        /// Its format version.
+        found: u32,
+    },
+    /// It belongs to another log.
+    Foreign {
+        /// The file's name.
+        file: String,
+        /// Whose it is.
+        found: Identity,
+    },
+    /// The medium failed.
+    Io {
+        /// The file's name.
+        file: String,
+        /// How.
+        source: io::Error,
+    },
 }
 
 struct Walk<'a, B> {
@@ -94,7 +120,7 @@ pub(crate) fn scan<B: Blocks>(files: &[SegmentFile<B>], state: &StateRecord) -> 
     walk.finish()
 }
 
-fn corrupt(file: impl Into<String>, offset: u64, what: impl Into<String>) -> Refused {
+pub(crate) fn corrupt(file: impl Into<String>, offset: u64, what: impl Into<String>) -> Refused {
     Refused::Corrupt { file: file.into(), offset, what: what.into() }
 }
 

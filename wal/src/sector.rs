@@ -16,7 +16,7 @@ pub(crate) const BLOCK_U64: u64 = BLOCK as u64;
 /// What a disk writes whole or not at all.
 pub const SECTOR: usize = 512;
 /// The version of every structure on disk that this program reads and writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 const HASH_AT: usize = SECTOR - 16;
 const VERSION_AT: usize = 8;

@@ -65,10 +65,14 @@ pub struct SegmentHeader {
 
 /// Why a block is not the expected header.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum HeaderProblem {
+pub enum HeaderProblem {
+    /// No copy is whole.
     Damaged,
+    /// Another program wrote it.
     Version(u32),
+    /// It belongs to another log.
     Foreign(Identity),
+    /// Whole, and no writer makes it.
     Impossible(&'static str),
 }
 
@@ -97,7 +101,7 @@ pub(crate) fn identity_from(record: &Record) -> Identity {
 
 impl SegmentHeader {
     /// Writes the block at the front of the file.
-    pub(crate) fn fill(&self, block: &mut [u8]) {
+    pub fn fill(&self, block: &mut [u8]) {
         assert!(self.number > 0, "segments count from 1");
         assert!(self.bytes >= MIN_SEGMENT_BYTES && self.bytes.is_multiple_of(BLOCK_U64), "whole blocks");
         let mut record = sector::blank(MAGIC);
@@ -119,7 +123,10 @@ impl SegmentHeader {
     }
 
     /// Reads the block at the front of a file that should be `identity`'s.
-    pub(crate) fn parse(block: &[u8], identity: &Identity) -> Result<Self, HeaderProblem> {
+    ///
+    /// # Errors
+    /// [`HeaderProblem`].
+    pub fn parse(block: &[u8], identity: &Identity) -> Result<Self, HeaderProblem> {
         let record = sector::newest(block, MAGIC, NUMBER_AT)?;
         let header = Self {
             identity: identity_from(&record),

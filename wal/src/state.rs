@@ -6,7 +6,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::frame::{u32_at, u64_at, u128_at};
-use crate::id::{HardState, LogIndex, NodeId, Term};
+use crate::id::{EntryId, HardState, LogIndex, NodeId, Term};
 use crate::sector::{self, BLOCK, BLOCK_U64, Record, Unreadable};
 use crate::segment::{Identity, identity_from, identity_into};
 
@@ -20,11 +20,14 @@ const SEQUENCE_AT: usize = 40;
 
 /// What a state record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StateRecord {
+pub struct StateRecord {
+    /// Whose log it is.
     pub identity: Identity,
+    /// Dense; also the slot.
     pub sequence: u64,
     /// Hash of the record before.
     pub parent: u128,
+    /// Term and vote.
     pub hard_state: HardState,
     /// Newest envelope known flushed.
     pub log_mark: u64,
@@ -36,7 +39,44 @@ pub(crate) struct StateRecord {
     pub newest_segment: u64,
     /// Oldest segment that belongs to the log.
     pub first_segment: u64,
+    /// Closed cleanly: nothing was written after this record.
     pub clean: bool,
+    /// What may be missing since a repair.
+    pub held: Option<Held>,
+    /// The greatest last entry that the log had up to `log_mark`.
+    pub peak: Held,
+}
+
+/// The end of a log in the order in which Raft compares logs (thesis 3.6.1): term first, then index.
+///
+/// Of a log that was damaged and repaired it is an upper bound of everything it may ever have acknowledged. A candidate
+/// whose last entry is not below it has everything that this replica can have helped to commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Held {
+    /// Term of the last entry.
+    pub term: Term,
+    /// Its index; [`Held::ANY_INDEX`] if the damage hides how far the log went in this term.
+    pub index: LogIndex,
+}
+
+impl Held {
+    /// Stands for every index of a term: only a log with an entry of a later term is known to be up to date.
+    pub const ANY_INDEX: LogIndex = LogIndex(u64::MAX);
+}
+
+impl From<EntryId> for Held {
+    fn from(last: EntryId) -> Self {
+        Self { term: last.term, index: last.index }
+    }
+}
+
+impl std::fmt::Display for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Self { term, index: Self::ANY_INDEX } => write!(f, "any entry up to term {term}"),
+            Self { term, index } => write!(f, "entry {index} of term {term}"),
+        }
+    }
 }
 
 impl StateRecord {
@@ -53,11 +93,14 @@ impl StateRecord {
             newest_segment: 0,
             first_segment: 1,
             clean: true,
+            held: None,
+            peak: Held::default(),
         }
     }
 
     /// Where in the file it stands.
-    pub(crate) fn offset(&self) -> u64 {
+    #[must_use]
+    pub fn offset(&self) -> u64 {
         (self.sequence % 2) * BLOCK_U64
     }
 
@@ -74,11 +117,16 @@ impl StateRecord {
             (96, self.openings),
             (104, self.newest_segment),
             (112, self.first_segment),
+            (128, self.held.map_or(0, |held| held.term.0)),
+            (136, self.held.map_or(0, |held| held.index.0)),
+            (144, self.peak.term.0),
+            (152, self.peak.index.0),
         ] {
             record[at..at + 8].copy_from_slice(&value.to_le_bytes());
         }
         record[48..64].copy_from_slice(&self.parent.to_le_bytes());
         record[120..124].copy_from_slice(&u32::from(self.clean).to_le_bytes());
+        record[124..128].copy_from_slice(&u32::from(self.held.is_some()).to_le_bytes());
         sector::seal(&mut record);
         record
     }
@@ -89,7 +137,7 @@ impl StateRecord {
     }
 
     /// Writes the slot's block.
-    pub(crate) fn fill(&self, block: &mut [u8]) {
+    pub fn fill(&self, block: &mut [u8]) {
         sector::fill(&self.record(), block);
     }
 
@@ -116,8 +164,14 @@ impl StateRecord {
             newest_segment: u64_at(&record, 104),
             first_segment: u64_at(&record, 112),
             clean: u32_at(&record, 120) == 1,
+            held: (u32_at(&record, 124) != 0).then(|| held_at(&record, 128)),
+            peak: held_at(&record, 144),
         })
     }
+}
+
+fn held_at(record: &Record, at: usize) -> Held {
+    Held { term: Term(u64_at(record, at)), index: LogIndex(u64_at(record, at + 8)) }
 }
 
 /// Which slot counts, or why none does.
@@ -155,14 +209,25 @@ pub(crate) fn decide(facts: StateFacts) -> StateVerdict {
 
 /// Why the state cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum StateProblem {
+pub enum StateProblem {
+    /// Another program wrote it.
     Version(u32),
+    /// It belongs to another log.
     Foreign(Identity),
-    Damaged { offset: u64, what: &'static str },
+    /// A slot is lost, and with it perhaps a vote.
+    Damaged {
+        /// Where in the file.
+        offset: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
 }
 
 /// The newest record in a file's bytes.
-pub(crate) fn read(file: &[u8], identity: &Identity) -> Result<StateRecord, StateProblem> {
+///
+/// # Errors
+/// [`StateProblem`].
+pub fn read(file: &[u8], identity: &Identity) -> Result<StateRecord, StateProblem> {
     if file.len() != STATE_BYTES {
         return Err(StateProblem::Damaged {
             offset: file.len() as u64,
@@ -201,7 +266,8 @@ pub(crate) fn read(file: &[u8], identity: &Identity) -> Result<StateRecord, Stat
 }
 
 /// The bytes of a new file: a beginning and its successor, so that both slots are whole from the start.
-pub(crate) fn initial_file(identity: Identity) -> (StateRecord, Vec<u8>) {
+#[must_use]
+pub fn initial_file(identity: Identity) -> (StateRecord, Vec<u8>) {
     let mut file = vec![0; STATE_BYTES];
     let first = StateRecord::initial(identity);
     first.fill(&mut file[..BLOCK]);

@@ -27,13 +27,26 @@ pub trait Blocks {
     fn read(&self, offset: u64, length: usize) -> io::Result<Bytes>;
 }
 
-impl<B: Blocks> Blocks for &B {
+impl<B: Blocks + ?Sized> Blocks for &B {
     fn length(&self) -> io::Result<u64> {
         (**self).length()
     }
 
     fn read(&self, offset: u64, length: usize) -> io::Result<Bytes> {
         (**self).read(offset, length)
+    }
+}
+
+impl Blocks for [u8] {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+
+    fn read(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        let end = start.checked_add(length).filter(|&end| end <= self.len());
+        end.map(|end| Bytes::copy_from_slice(&self[start..end]))
+            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 }
 

@@ -137,13 +137,13 @@ fn a_newer_format_is_named_with_both_versions() {
         let mut bytes = fs::read(dir.path().join(&name)).unwrap();
         for sector in slots.into_iter().flat_map(|slot| (slot..slot + 4096).step_by(512)) {
             let record = &mut bytes[sector..sector + 512];
-            record[8..12].copy_from_slice(&2_u32.to_le_bytes());
+            record[8..12].copy_from_slice(&9_u32.to_le_bytes());
             let hash = xxhash_rust::xxh3::xxh3_128(&record[..496]);
             record[496..].copy_from_slice(&hash.to_le_bytes());
         }
         fs::write(dir.path().join(&name), &bytes).unwrap();
         let error = refused(options(dir.path()));
-        assert!(matches!(error, OpenError::Newer { found: 2, supported: 1, .. }), "{error}");
+        assert!(matches!(error, OpenError::Newer { found: 9, supported: FORMAT_VERSION, .. }), "{error}");
     }
 }
 

@@ -8,7 +8,7 @@
 use super::buffer::Buffer;
 use super::ring::{Failure, Finished, JobId, Ring};
 use super::{Caching, Refusal, StartError, make_direct, set_caching};
-use crate::directory::{Held, relock};
+use crate::directory::{Claimed, relock};
 use crate::error::LogError;
 use crate::journal::{Journal, Step};
 use crate::open::Directory;
@@ -45,7 +45,7 @@ pub struct UringLog {
     rotating: bool,
     /// Last, so that the lock is released after the preparer is gone. Files in flight carry locks of their
     /// own.
-    held: Held,
+    held: Claimed,
 }
 
 #[derive(Default)]

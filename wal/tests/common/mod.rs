@@ -93,7 +93,7 @@ impl Log {
 
     pub fn submit(&mut self, hard_state: Option<HardState>, frames: Vec<Frame>, commit: LogIndex) -> WriteId {
         self.plans += 1;
-        let plan = WritePlan { id: WriteId(self.plans), hard_state, frames, commit };
+        let plan = WritePlan { id: WriteId(self.plans), hard_state, frames, commit, whole: false };
         match &mut self.writer {
             Writer::Portable(log, _) => log.submit(plan),
             #[cfg(target_os = "linux")]
