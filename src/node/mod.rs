@@ -521,6 +521,18 @@ impl<M: StateMachine> Node<M> {
         self.raft.config().durability
     }
 
+    /// Everything up to here is in the state machine.
+    #[must_use]
+    pub fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// What this node takes on, at most.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Calls waiting for an answer.
     #[must_use]
     pub fn pending(&self) -> usize {

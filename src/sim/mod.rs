@@ -1,3 +1,4 @@
 //! The simulator: whole clusters of real nodes in one thread, from one seed, under faults that no test bench can order.
 
 pub mod observation;
+pub mod oracle;

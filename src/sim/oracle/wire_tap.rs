@@ -1,0 +1,169 @@
+//! O10, the wire-tap (thesis 3.8, 10.2.1): what a message promises is on its sender's disk when it leaves.
+//!
+//! | message | on disk |
+//! |---|---|
+//! | any, in term t | a term of t or later; a pre-vote's question and its yes speak of a term nobody is in |
+//! | a vote for n in t | the vote for n, or a later term |
+//! | standing for election in t | the vote for itself, or a later term |
+//! | an acknowledged append (`DiskFirst`) | the entry that the sender's log has there, or a later term |
+//!
+//! A later term on the disk excuses the rest: the promise was durable, and has been overruled since by something that is
+//! durable, too. `MemFirst` acknowledges from memory: there the entry is in the log.
+//!
+//! `TimeoutNow` promises that its sender's lease is over. It cannot see what a message leaves unsaid.
+
+use super::state_machine_safety::position;
+use super::{Outcome, violated};
+use crate::raft::Durability;
+use crate::raft::message::{AppendOutcome, Appended, Body, Candidacy, Decision, Election, Message, Vote};
+use wal::{EntryId, HardState, NodeId};
+
+pub(super) const NAME: &str = "wire_tap";
+
+/// A message as it leaves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leaving<'a> {
+    pub(super) from: NodeId,
+    pub(super) to: NodeId,
+    pub(super) message: &'a Message,
+    /// Flushed term and vote.
+    pub(super) disk: HardState,
+    /// Flushed entries.
+    pub(super) flushed: &'a [EntryId],
+    /// The sender's log.
+    pub(super) log: &'a [EntryId],
+    pub(super) leased: bool,
+    pub(super) durability: Durability,
+}
+
+pub(super) fn tap(leaving: Leaving<'_>) -> Outcome {
+    let Leaving { from, to, message, disk, .. } = leaving;
+    let term = message.term;
+    let hypothetical = matches!(
+        message.body,
+        Body::Candidacy(Candidacy { election: Election::PreVote, .. })
+            | Body::Vote(Vote { election: Election::PreVote, decision: Decision::Granted, .. })
+    );
+    if hypothetical {
+        return Ok(());
+    }
+    violated!(
+        disk.term < term,
+        NAME,
+        "node {from} speaks to {to} in term {term}, its disk is at {}: {:?}",
+        disk.term,
+        message.body
+    );
+    if disk.term > term {
+        return Ok(());
+    }
+    match message.body {
+        Body::Vote(Vote { decision: Decision::Granted, .. }) => {
+            violated!(
+                disk.vote != Some(to),
+                NAME,
+                "node {from} votes for {to} in {term}, its disk says {:?}",
+                disk.vote
+            );
+        }
+        Body::Candidacy(_) => {
+            violated!(
+                disk.vote != Some(from),
+                NAME,
+                "node {from} stands in {term}, its disk says {:?}",
+                disk.vote
+            );
+        }
+        Body::Appended(Appended { outcome: AppendOutcome::Accepted { matched }, .. }) => {
+            let Some(at) = position(matched) else { return Ok(()) };
+            let (promised, held) = match leaving.durability {
+                Durability::DiskFirst => (leaving.log.get(at), leaving.flushed.get(at)),
+                Durability::MemFirst => (leaving.log.get(at), leaving.log.get(at)),
+            };
+            violated!(
+                promised.is_none() || promised != held,
+                NAME,
+                "node {from} acknowledges {matched} in term {term}: its log has {promised:?}, its disk {held:?}"
+            );
+        }
+        Body::TimeoutNow => {
+            violated!(leaving.leased, NAME, "node {from} hands over to {to} and keeps its lease");
+        }
+        Body::Vote(_) | Body::Append(_) | Body::Appended(_) | Body::Heartbeat(_) | Body::Alive(_) => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::story::log;
+    use super::*;
+    use crate::raft::message::Standing;
+    use wal::{LogIndex, Term};
+
+    const VOTED: HardState = HardState { term: Term(4), vote: Some(NodeId(2)) };
+
+    fn tapped(message: &Message, disk: HardState, flushed: &[EntryId], durability: Durability) -> Outcome {
+        let log = log(&[1, 1, 4]);
+        let (from, to) = (NodeId(1), NodeId(2));
+        tap(Leaving { from, to, message, disk, flushed, log: &log, leased: false, durability })
+    }
+
+    fn vote(term: u64, election: Election, decision: Decision) -> Message {
+        let body = Body::Vote(Vote { election, decision, standing: Standing::Whole });
+        Message { term: Term(term), body }
+    }
+
+    fn accepted(matched: u64) -> Message {
+        let outcome = AppendOutcome::Accepted { matched: LogIndex(matched) };
+        Message { term: Term(4), body: Body::Appended(Appended { outcome, probe: 0 }) }
+    }
+
+    #[test]
+    fn a_vote_needs_its_slot_and_a_pre_vote_nothing() {
+        let say = |message: Message, disk| tapped(&message, disk, &[], Durability::DiskFirst);
+        say(vote(4, Election::Vote, Decision::Granted), VOTED).expect("it is there");
+        say(vote(9, Election::PreVote, Decision::Granted), VOTED).expect("no promise");
+        say(vote(3, Election::Vote, Decision::Granted), VOTED).expect("overruled");
+        let other = HardState { vote: Some(NodeId(3)), ..VOTED };
+        assert!(say(vote(4, Election::Vote, Decision::Granted), other).is_err(), "voted for another");
+        assert!(say(vote(5, Election::Vote, Decision::Refused), VOTED).is_err(), "in a term not on disk");
+        assert!(say(vote(5, Election::PreVote, Decision::Refused), VOTED).is_err(), "in a term not on disk");
+    }
+
+    #[test]
+    fn an_acknowledged_entry_is_the_one_on_disk() {
+        let whole = log(&[1, 1, 4]);
+        let say =
+            |matched, flushed: &[EntryId], durability| tapped(&accepted(matched), VOTED, flushed, durability);
+        say(3, &whole, Durability::DiskFirst).expect("flushed");
+        say(3, &[], Durability::MemFirst).expect("in memory");
+        assert!(say(3, &whole[..2], Durability::DiskFirst).is_err(), "not flushed");
+        assert!(say(3, &log(&[1, 1, 2]), Durability::DiskFirst).is_err(), "what it replaced is flushed");
+        assert!(say(4, &whole, Durability::MemFirst).is_err(), "not even in memory");
+    }
+
+    #[test]
+    fn a_candidate_has_voted_for_itself_and_a_lease_ends_with_the_word() {
+        let standing = Standing::Whole;
+        let candidacy =
+            Candidacy { election: Election::Vote, last_term: Term(4), last_index: LogIndex(3), standing };
+        let stand = Message { term: Term(4), body: Body::Candidacy(candidacy) };
+        assert!(tapped(&stand, VOTED, &[], Durability::DiskFirst).is_err());
+        let own = HardState { vote: Some(NodeId(1)), ..VOTED };
+        tapped(&stand, own, &[], Durability::DiskFirst).expect("its own vote");
+        let message = &Message { term: Term(4), body: Body::TimeoutNow };
+        let leaving = Leaving {
+            from: NodeId(1),
+            to: NodeId(2),
+            message,
+            disk: own,
+            flushed: &[],
+            log: &[],
+            leased: true,
+            durability: Durability::MemFirst,
+        };
+        assert!(tap(leaving).is_err());
+        tap(Leaving { leased: false, ..leaving }).expect("the lease is over");
+    }
+}
