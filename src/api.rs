@@ -96,7 +96,7 @@ pub struct Status {
     pub applied_index: u64,
     /// The store's revision.
     pub revision: Revision,
-    /// A hash over every change the store has seen: equal on all nodes at equal revisions.
+    /// A hash over every change the store has seen, of sessions too: equal on all nodes at equal `applied_index`.
     pub digest: u128,
     /// Keys in the store.
     pub keys: usize,

@@ -47,6 +47,11 @@ impl<'a> Reader<'a> {
         self.take(length)
     }
 
+    /// All that was not read yet.
+    pub fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
     /// Bytes not read yet.
     pub fn left(&self) -> usize {
         self.rest.len()

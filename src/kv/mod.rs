@@ -7,8 +7,11 @@
 //!
 //! Assumes: nothing. Bytes that are not a command are answered [`Reply::Refused`], on every replica alike.
 //!
-//! Deliberately not here: time, threads, randomness, I/O; leases and transactions; the history behind watches;
-//! snapshots. The store does not know that it is replicated.
+//! A change that must not happen twice is asked for in a [session](session): a client that got no answer sends the same
+//! bytes again, and gets the first answer. The module states the rules, limits and what a client has to do.
+//!
+//! Deliberately not here: clocks (time is what the log says, [`Store::advance_to`]), threads, randomness, I/O; leases and
+//! transactions; the history behind watches; snapshots. The store does not know that it is replicated.
 //!
 //! ```
 //! use bytes::BytesMut;
@@ -33,12 +36,19 @@ mod codec;
 mod command;
 mod key;
 mod reply;
+pub mod session;
+#[cfg(test)]
+mod session_tests;
 mod store;
 #[cfg(test)]
 mod tests;
+mod time;
 
 pub use command::{
-    Command, CommandError, Expected, ExpectedRef, Limits, encode_compare_and_swap, encode_delete, encode_put,
+    Command, CommandError, Expected, ExpectedRef, Limits, encode_close_session, encode_compare_and_swap,
+    encode_delete, encode_in_session, encode_open_session, encode_put,
 };
 pub use reply::{Presence, Reply, ReplyError};
+pub use session::{Numbering, SESSION_TIMEOUT, SessionError, SessionId, SessionLimits, Stamp};
 pub use store::{KeyValue, Page, Revision, Store};
+pub use time::LogTime;

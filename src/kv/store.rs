@@ -3,14 +3,16 @@
 //! A stored key or value owns its bytes. It could share the frame it came in, but then one small value would keep a
 //! frame of a megabyte alive for as long as the key exists.
 
-use super::command::{CommandError, CommandRef, ExpectedRef, Limits};
+use super::command::{ChangeRef, CommandError, CommandRef, ExpectedRef, Limits};
 use super::key::Key;
 use super::reply::{Presence, Reply};
+use super::session::{SessionLimits, Sessions, Stamp, Verdict};
+use super::time::LogTime;
 use bytes::{BufMut, Bytes};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// The number of a change. Dense, unique and rising in the order of application; an empty store is at 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,6 +91,7 @@ pub struct Store {
     digest: u128,
     /// Invariant: the sum of the lengths of all keys and values.
     bytes: u64,
+    sessions: Sessions,
     /// Asked by `check` only, never by `apply`.
     admitted: Limits,
 }
@@ -115,7 +118,20 @@ impl Store {
         assert!(admitted.key_bytes >= 1, "a store has keys");
         assert!(admitted.key_bytes <= Limits::MAX.key_bytes, "admitted keys can be applied");
         assert!(admitted.value_bytes <= Limits::MAX.value_bytes, "admitted values can be applied");
-        Self { entries: BTreeMap::new(), revision: Revision::EMPTY, digest: 0, bytes: 0, admitted }
+        Self {
+            entries: BTreeMap::new(),
+            revision: Revision::EMPTY,
+            digest: 0,
+            bytes: 0,
+            sessions: Sessions::new(SessionLimits::MAX),
+            admitted,
+        }
+    }
+
+    /// An empty store whose sessions are limited otherwise, so that tests reach the limits.
+    #[cfg(test)]
+    pub(super) fn with_session_limits(limits: SessionLimits) -> Self {
+        Self { sessions: Sessions::new(limits), ..Self::new() }
     }
 
     /// Whether `command` may be proposed: well formed, and within the limits that this store was made with.
@@ -126,16 +142,51 @@ impl Store {
         self.admitted.check(command)
     }
 
+    /// The entry whose commands are applied next was made at `to`: log time moves there, and sessions that were left
+    /// unused for too long by then end. Log time never falls; an earlier `to` changes nothing.
+    pub fn advance_to(&mut self, to: LogTime) {
+        self.sessions.advance(to, &mut self.digest);
+    }
+
     /// Applies one encoded command. Bytes that are no command within [`Limits::MAX`] are answered
     /// [`Reply::Refused`] and change nothing.
     pub fn apply(&mut self, command: &[u8]) -> Reply {
         match CommandRef::parse(command, Limits::MAX) {
-            Ok(CommandRef::Put { key, value }) => Reply::Put { revision: self.set(key, value) },
-            Ok(CommandRef::Delete { key }) => self.delete(key),
-            Ok(CommandRef::CompareAndSwap { key, expected, value }) => {
-                self.compare_and_swap(key, expected, value)
+            Ok(CommandRef::Change(change)) => self.change(change),
+            Ok(CommandRef::InSession { stamp, change, bytes }) => self.change_once(stamp, change, bytes),
+            Ok(CommandRef::OpenSession { timeout }) => match self.sessions.open(timeout, &mut self.digest) {
+                Ok(session) => Reply::SessionOpened { revision: self.revision, session },
+                Err(error) => Reply::SessionRefused(error),
+            },
+            Ok(CommandRef::CloseSession { session }) => {
+                match self.sessions.close(session, &mut self.digest) {
+                    Ok(()) => Reply::SessionClosed { revision: self.revision },
+                    Err(error) => Reply::SessionRefused(error),
+                }
             }
             Err(error) => Reply::Refused(error),
+        }
+    }
+
+    fn change(&mut self, change: ChangeRef<'_>) -> Reply {
+        match change {
+            ChangeRef::Put { key, value } => Reply::Put { revision: self.set(key, value) },
+            ChangeRef::Delete { key } => self.delete(key),
+            ChangeRef::CompareAndSwap { key, expected, value } => self.compare_and_swap(key, expected, value),
+        }
+    }
+
+    /// Makes a change unless it was made before, and answers as it was answered then.
+    fn change_once(&mut self, stamp: Stamp, change: ChangeRef<'_>, bytes: &[u8]) -> Reply {
+        let command = xxh3_64(bytes);
+        match self.sessions.judge(stamp, command, &mut self.digest) {
+            Verdict::New => {
+                let reply = self.change(change);
+                self.sessions.keep(stamp, command, &reply, &mut self.digest);
+                reply
+            }
+            Verdict::Again(reply) => reply,
+            Verdict::Refused(error) => Reply::SessionRefused(error),
         }
     }
 
@@ -158,6 +209,9 @@ impl Store {
 
     fn delete(&mut self, key: &[u8]) -> Reply {
         let Some(entry) = self.entries.remove(key) else {
+            if wal::mutant!("delete_absent_takes_revision") {
+                self.advance(Effect::Remove { key });
+            }
             return Reply::Deleted { revision: self.revision, before: Presence::Absent };
         };
         self.bytes -= (key.len() + entry.value.len()) as u64;
@@ -177,7 +231,13 @@ impl Store {
         if holds {
             return Reply::Swapped { revision: self.set(key, value) };
         }
-        let current = current.map(|(key, entry)| entry.with_key(key));
+        let mut current = current.map(|(key, entry)| entry.with_key(key));
+        if wal::mutant!("swap_answers_without_value") {
+            current = None;
+        }
+        if wal::mutant!("noop_takes_revision") {
+            self.advance(Effect::Remove { key });
+        }
         Reply::NotSwapped { revision: self.revision, current }
     }
 
@@ -250,12 +310,31 @@ impl Store {
         self.revision
     }
 
-    /// A hash over every change since the store was empty, in order. Two replicas at one revision have equal digests
-    /// exactly when they got there by the same changes (as far as 128 bits of XXH3 tell: it is a check against error,
-    /// not against an adversary).
+    /// A hash over every change since the store was empty, in order: of keys, and of sessions with their answers and their
+    /// expiry. Two replicas that applied the log up to one index have equal digests exactly when they got there by the
+    /// same changes (as far as 128 bits of XXH3 tell: it is a check against error, not against an adversary). Without
+    /// sessions the same holds of two replicas at one revision.
     #[must_use]
     pub fn digest(&self) -> u128 {
         self.digest
+    }
+
+    /// The greatest timestamp among the entries applied.
+    #[must_use]
+    pub fn log_time(&self) -> LogTime {
+        self.sessions.now()
+    }
+
+    /// Number of sessions that are open, or have expired and were not yet cleared away.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Bytes of the answers that sessions keep for retries.
+    #[must_use]
+    pub fn session_bytes(&self) -> u64 {
+        self.sessions.held_bytes()
     }
 
     /// Number of keys.

@@ -5,8 +5,9 @@ use super::*;
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use std::fmt::Write;
+use std::time::Duration;
 
-fn encoded(command: &Command) -> Bytes {
+pub(super) fn encoded(command: &Command) -> Bytes {
     let mut out = BytesMut::new();
     command.encode_into(&mut out).expect("within the limits");
     out.freeze()
@@ -30,7 +31,7 @@ fn shown_page(page: &Page) -> String {
     format!("[{}]{}", keys.join(" "), if page.more { " and more" } else { "" })
 }
 
-fn shown_reply(reply: &Reply) -> String {
+pub(super) fn shown_reply(reply: &Reply) -> String {
     match reply {
         Reply::Put { revision } => format!("put @{revision}"),
         Reply::Deleted { revision, before: Presence::Present } => format!("deleted @{revision}"),
@@ -41,11 +42,24 @@ fn shown_reply(reply: &Reply) -> String {
             format!("not swapped @{revision}: {}", shown_kv(kv))
         }
         Reply::Refused(error) => format!("refused: {error}"),
+        Reply::SessionOpened { revision, session } => format!("session {session} @{revision}"),
+        Reply::SessionClosed { revision } => format!("closed @{revision}"),
+        Reply::SessionRefused(error) => match error {
+            SessionError::Unknown { session } => format!("no: unknown session {session}"),
+            SessionError::Gone { session } => format!("no: session {session} is gone"),
+            SessionError::Acknowledged { sequence, first_unanswered } => {
+                format!("no: {sequence} is below {first_unanswered}")
+            }
+            SessionError::Reused { sequence } => format!("no: {sequence} was another command"),
+            SessionError::TooManyAnswers { answers, .. } => format!("no: {answers} answers are kept"),
+            SessionError::AnswersFull { .. } => "no: all sessions are full".to_owned(),
+            SessionError::TooManySessions { limit } => format!("no: {limit} sessions are open"),
+        },
     }
 }
 
 /// A word of a script as bytes: `''` is empty, `\0` and `\xff` are what they look like.
-fn word(text: &str) -> Bytes {
+pub(super) fn word(text: &str) -> Bytes {
     let mut out = Vec::new();
     let mut rest = if text == "''" { "" } else { text };
     while let Some(first) = rest.as_bytes().first() {
@@ -60,42 +74,68 @@ fn word(text: &str) -> Bytes {
     Bytes::from(out)
 }
 
-fn run_line(store: &mut Store, line: &str) -> String {
-    let words: Vec<_> = line.split_whitespace().collect();
-    let command = match words[..] {
+/// A line that is a command: `put a 1`, or `1:4/2 put a 1` for command 4 of session 1, which acknowledges 1.
+fn read_command(words: &[&str]) -> Option<Command> {
+    let number = |text: &str| text.parse().expect("a number");
+    Some(match *words {
         ["put", key, value] => Command::Put { key: word(key), value: word(value) },
         ["delete", key] => Command::Delete { key: word(key) },
         ["swap", key, "if", expected, "to", value] => Command::CompareAndSwap {
             key: word(key),
             expected: match expected.strip_prefix('@') {
-                Some(revision) => Expected::Revision(Revision(revision.parse().expect("a number"))),
+                Some(revision) => Expected::Revision(Revision(number(revision))),
                 None if expected == "absent" => Expected::Absent,
                 None => Expected::Value(word(expected)),
             },
             value: word(value),
         },
-        ["get", key] => return store.get(&word(key)).as_ref().map_or("absent".to_owned(), shown_kv),
+        ["open", timeout] => Command::OpenSession { timeout: Duration::from_millis(number(timeout)) },
+        ["close", session] => Command::CloseSession { session: SessionId(number(session)) },
+        [stamp, ref command @ ..] => {
+            let (session, numbers) = stamp.split_once(':')?;
+            let (sequence, first_unanswered) = numbers.split_once('/').expect("sequence/first unanswered");
+            let (sequence, first_unanswered) = (number(sequence), number(first_unanswered));
+            let stamp = Stamp { session: SessionId(number(session)), sequence, first_unanswered };
+            Command::InSession { stamp, command: Box::new(read_command(command)?) }
+        }
+        [] => return None,
+    })
+}
+
+pub(super) fn run_line(store: &mut Store, line: &str) -> String {
+    let words: Vec<_> = line.split_whitespace().collect();
+    match words[..] {
+        ["get", key] => store.get(&word(key)).as_ref().map_or("absent".to_owned(), shown_kv),
         ["scan", prefix, limit] => {
-            return shown_page(&store.scan_prefix(&word(prefix), limit.parse().expect("a number")));
+            shown_page(&store.scan_prefix(&word(prefix), limit.parse().expect("a number")))
         }
         ["scan", prefix, "after", after, limit] => {
             let limit = limit.parse().expect("a number");
-            return shown_page(&store.scan_prefix_after(&word(prefix), &word(after), limit));
+            shown_page(&store.scan_prefix_after(&word(prefix), &word(after), limit))
         }
-        ["size"] => return format!("{} keys, {} bytes @{}", store.len(), store.bytes(), store.revision()),
-        _ => panic!("not a line of the script: {line}"),
-    };
-    shown_reply(&store.apply(&encoded(&command)))
+        ["size"] => format!("{} keys, {} bytes @{}", store.len(), store.bytes(), store.revision()),
+        ["at", time] => {
+            store.advance_to(LogTime(time.parse().expect("a number")));
+            format!("{} sessions", store.sessions())
+        }
+        _ => {
+            let command = read_command(&words).unwrap_or_else(|| panic!("not a line of the script: {line}"));
+            shown_reply(&store.apply(&encoded(&command)))
+        }
+    }
 }
 
 /// Runs the lines before each `->` and compares the answers with what stands behind it.
 fn check(script: &str) {
-    let mut store = Store::new();
+    check_on(&mut Store::new(), script);
+}
+
+pub(super) fn check_on(store: &mut Store, script: &str) {
     let (mut expected, mut found) = (String::new(), String::new());
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (ask, answer) = line.split_once("->").expect("ask -> answer");
         let _ = writeln!(expected, "{} -> {}", ask.trim(), answer.trim());
-        let _ = writeln!(found, "{} -> {}", ask.trim(), run_line(&mut store, ask.trim()));
+        let _ = writeln!(found, "{} -> {}", ask.trim(), run_line(store, ask.trim()));
     }
     assert_eq!(expected, found, "\nexpected:\n{expected}\nfound:\n{found}");
 }
@@ -236,6 +276,8 @@ fn the_limit_is_allowed_and_one_more_is_not() {
         expected: Expected::Value(bytes(value_bytes)),
         value: bytes(value_bytes),
     };
+    let stamp = Stamp { session: SessionId(1), sequence: 1, first_unanswered: 1 };
+    let longest = Command::InSession { stamp, command: Box::new(longest) };
     assert_eq!(encoded(&longest).len(), Limits::MAX.command_bytes());
 }
 
@@ -332,13 +374,13 @@ fn decoding_shares_the_bytes() {
 
 /// The store as anybody would write it who has no time to lose: a list, searched from the front.
 #[derive(Default)]
-struct Model {
+pub(super) struct Model {
     keys: Vec<KeyValue>,
     changes: u64,
 }
 
 impl Model {
-    fn now(&self) -> Revision {
+    pub(super) fn now(&self) -> Revision {
         Revision(1 + self.changes)
     }
 
@@ -361,7 +403,7 @@ impl Model {
         now
     }
 
-    fn apply(&mut self, command: &Command) -> Reply {
+    pub(super) fn apply(&mut self, command: &Command) -> Reply {
         match command {
             Command::Put { key, value } => Reply::Put { revision: self.set(key, value) },
             Command::Delete { key } if self.find(key).is_some() => {
@@ -383,6 +425,7 @@ impl Model {
                     Reply::NotSwapped { revision: self.now(), current }
                 }
             }
+            other => panic!("{other:?} is not for this model"),
         }
     }
 
@@ -396,15 +439,15 @@ impl Model {
 }
 
 /// Few short keys, so that commands meet; bytes 0, 1 and 255, where orders and prefixes go wrong.
-fn a_key() -> impl Strategy<Value = Bytes> {
+pub(super) fn a_key() -> impl Strategy<Value = Bytes> {
     prop::collection::vec(prop::sample::select(vec![0_u8, 1, 255]), 1..4).prop_map(Bytes::from)
 }
 
-fn a_value() -> impl Strategy<Value = Bytes> {
+pub(super) fn a_value() -> impl Strategy<Value = Bytes> {
     prop::collection::vec(0_u8..3, 0..2).prop_map(Bytes::from)
 }
 
-fn a_command() -> impl Strategy<Value = Command> {
+pub(super) fn a_change() -> impl Strategy<Value = Command> {
     let expected = prop_oneof![
         Just(Expected::Absent),
         a_value().prop_map(Expected::Value),
@@ -418,13 +461,40 @@ fn a_command() -> impl Strategy<Value = Command> {
     ]
 }
 
+fn a_command() -> impl Strategy<Value = Command> {
+    let stamp = (any::<u64>(), any::<[u64; 2]>()).prop_map(|(session, [one, other])| {
+        let (sequence, first_unanswered) = (one.max(other).max(1), one.min(other).max(1));
+        Stamp { session: SessionId(session), sequence, first_unanswered }
+    });
+    prop_oneof![
+        3 => a_change(),
+        1 => (10_u64..=86_400_000)
+            .prop_map(|timeout| Command::OpenSession { timeout: Duration::from_millis(timeout) }),
+        1 => any::<u64>().prop_map(|session| Command::CloseSession { session: SessionId(session) }),
+        3 => (stamp, a_change())
+            .prop_map(|(stamp, command)| Command::InSession { stamp, command: Box::new(command) }),
+    ]
+}
+
+fn a_session_error() -> impl Strategy<Value = SessionError> {
+    (0..7, any::<[u64; 2]>()).prop_map(|(which, [first, second])| match which {
+        0 => SessionError::Unknown { session: SessionId(first) },
+        1 => SessionError::Gone { session: SessionId(first) },
+        2 => SessionError::Acknowledged { sequence: first, first_unanswered: second },
+        3 => SessionError::Reused { sequence: first },
+        4 => SessionError::TooManyAnswers { answers: first, bytes: second },
+        5 => SessionError::AnswersFull { bytes: first },
+        _ => SessionError::TooManySessions { limit: first },
+    })
+}
+
 fn a_reply() -> impl Strategy<Value = Reply> {
     let kv = (a_key(), a_value(), any::<[u64; 3]>()).prop_map(|(key, value, [create, modify, version])| {
         let (create_revision, modify_revision) = (Revision(create), Revision(modify));
         KeyValue { key, value, create_revision, modify_revision, version }
     });
     let revision = any::<u64>().prop_map(Revision);
-    let error = (0..8, any::<u32>(), any::<u8>()).prop_map(|(which, number, byte)| {
+    let error = (0..11, any::<u32>(), any::<u8>()).prop_map(|(which, number, byte)| {
         let (limit, found) = (number as usize, byte.into());
         match which {
             0 => CommandError::EmptyKey,
@@ -434,7 +504,10 @@ fn a_reply() -> impl Strategy<Value = Reply> {
             4 => CommandError::Trailing(limit),
             5 => CommandError::Format(byte),
             6 => CommandError::Tag(byte),
-            _ => CommandError::Expectation(byte),
+            7 => CommandError::Expectation(byte),
+            8 => CommandError::SessionTimeout { found: Duration::new(found as u64, number / 5) },
+            9 => CommandError::SessionNumbers { sequence: number.into(), first_unanswered: byte.into() },
+            _ => CommandError::NotInSession(byte),
         }
     });
     prop_oneof![
@@ -442,6 +515,10 @@ fn a_reply() -> impl Strategy<Value = Reply> {
         revision.clone().prop_map(|revision| Reply::Swapped { revision }),
         (revision.clone(), prop::sample::select(vec![Presence::Present, Presence::Absent]))
             .prop_map(|(revision, before)| Reply::Deleted { revision, before }),
+        (revision.clone(), any::<u64>())
+            .prop_map(|(revision, session)| Reply::SessionOpened { revision, session: SessionId(session) }),
+        revision.clone().prop_map(|revision| Reply::SessionClosed { revision }),
+        a_session_error().prop_map(Reply::SessionRefused),
         (revision, prop::option::of(kv))
             .prop_map(|(revision, current)| Reply::NotSwapped { revision, current }),
         error.prop_map(Reply::Refused),
@@ -451,7 +528,7 @@ fn a_reply() -> impl Strategy<Value = Reply> {
 proptest! {
     #[test]
     fn the_store_answers_like_the_model(
-        commands in prop::collection::vec(a_command(), 0..60),
+        commands in prop::collection::vec(a_change(), 0..60),
         prefix in prop::collection::vec(prop::sample::select(vec![0_u8, 1, 255]), 0..3),
         limit in 0_usize..8,
     ) {
@@ -490,6 +567,15 @@ proptest! {
         }
         let longer = [&bytes[..], b"x"].concat();
         prop_assert_eq!(Command::decode(&longer.into()), Err(CommandError::Trailing(1)));
+        for bit in 0..8 * bytes.len() {
+            let mut flipped = bytes.to_vec();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let flipped = Bytes::from(flipped);
+            let _ = Store::new().apply(&flipped);
+            if let Ok(other) = Command::decode(&flipped) {
+                prop_assert_eq!(encoded(&other), flipped, "bit {}", bit);
+            }
+        }
     }
 
     #[test]
@@ -508,7 +594,7 @@ proptest! {
     /// Random bytes hardly pass the first two; so those are made right, half the time.
     #[test]
     fn any_bytes_are_decoded_without_a_panic(
-        head in prop_oneof![Just(vec![]), (0_u8..6).prop_map(|tag| vec![1, tag])],
+        head in prop_oneof![Just(vec![]), (0_u8..10).prop_map(|tag| vec![1, tag])],
         tail in prop::collection::vec(prop_oneof![Just(0_u8), Just(1), any::<u8>()], 0..80),
     ) {
         let bytes = Bytes::from([head, tail].concat());
@@ -521,6 +607,7 @@ proptest! {
             let mut out = BytesMut::new();
             reply.encode_into(&mut out);
             prop_assert_eq!(out.len(), bytes.len());
+            prop_assert_eq!(Reply::decode(&out.freeze()), Ok(reply));
         }
     }
 }

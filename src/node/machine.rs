@@ -16,7 +16,8 @@ pub trait StateMachine {
     /// Why a command is not admitted.
     type Refusal: fmt::Display + fmt::Debug;
 
-    /// Applies one entry: pushes exactly one reply per command, in order.
+    /// Applies one entry: pushes exactly one reply per command, in order. The entry's timestamp is the only time there
+    /// is; along a log it never falls.
     fn apply(&mut self, entry: &Frame, replies: &mut Vec<Self::Reply>);
 
     /// Whether a command may be proposed at all: size, form, limits. Asked before anything happens.
@@ -43,6 +44,7 @@ impl StateMachine for kv::Store {
     type Refusal = kv::CommandError;
 
     fn apply(&mut self, entry: &Frame, replies: &mut Vec<Self::Reply>) {
+        self.advance_to(kv::LogTime(entry.timestamp_ms()));
         replies.extend(entry.commands().map(|command| Self::apply(self, command)));
     }
 

@@ -1,6 +1,6 @@
 //! The store as the loop and its callers share it: the loop writes, once per batch; everybody reads.
 
-use crate::kv::{CommandError, Limits, Reply, Store};
+use crate::kv::{CommandError, Limits, LogTime, Reply, Store};
 use crate::node::StateMachine;
 use bytes::{Bytes, BytesMut};
 use parking_lot::RwLock;
@@ -32,6 +32,7 @@ impl StateMachine for SharedStore {
     /// One lock for the whole entry, so that a reader sees all of a batch or nothing of it.
     fn apply(&mut self, entry: &Frame, replies: &mut Vec<Reply>) {
         let mut store = self.store.write();
+        store.advance_to(LogTime(entry.timestamp_ms()));
         replies.extend(entry.commands().map(|command| store.apply(command)));
     }
 
