@@ -54,6 +54,7 @@ impl Cluster {
                     hard_state: HardState::default(),
                     commit: LogIndex(0),
                     standing: Standing::Whole,
+                    held: None,
                 };
                 Node::restoring(config, Limits::default(), id, Store::new(), empty).begin(now, &founders)
             })

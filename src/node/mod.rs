@@ -31,7 +31,7 @@
 //!     durability: Durability::DiskFirst,
 //!     unflushed_entries: 32,
 //! };
-//! let empty_disk = Restored { hard_state: HardState::default(), commit: LogIndex(0), standing: Standing::Whole };
+//! let empty_disk = Restored { hard_state: HardState::default(), commit: LogIndex(0), standing: Standing::Whole, held: None };
 //! let founders = d_engine::raft::Membership::of_voters([NodeId(1)])?;
 //! let mut now = Now { mono: Mono(1), wall_ms: 1_700_000_000_000 };
 //! let mut node = Node::restoring(config, Limits::default(), 1, kv::Store::new(), empty_disk).begin(now, &founders);
@@ -179,6 +179,8 @@ pub enum Input {
         /// The entries; none if they could not be read.
         frames: Vec<Frame>,
     },
+    /// Old entries have been read and are not what was written; where, and what is wrong with them. The node stops.
+    Damaged(String),
     /// Time has passed.
     Timeout,
 }
@@ -309,6 +311,8 @@ pub struct Status {
     pub revision: u64,
     /// Digest of everything applied.
     pub digest: u128,
+    /// Whether everything this node acknowledged is in its log, and if not, why.
+    pub standing: Standing,
     /// Members in force.
     pub membership: Membership,
     /// Calls waiting for an answer.
@@ -421,6 +425,7 @@ impl<M: StateMachine> Node<M> {
             Input::NotSent { to, message } => self.handle_not_sent(to, message),
             Input::Written(written) => self.raft.handle_written(now, written),
             Input::LogFailed(reason) => self.raft.handle_log_failure(reason),
+            Input::Damaged(what) => self.raft.handle_damage(what),
             Input::Fetched { peer, frames } => self.raft.handle_fetched(now, peer, frames),
             Input::Timeout => {
                 self.raft.handle_timeout(now);
@@ -550,6 +555,7 @@ impl<M: StateMachine> Node<M> {
             durable: self.raft.log().durable(),
             revision: self.machine.revision(),
             digest: self.machine.digest(),
+            standing: self.raft.standing(),
             membership: self.raft.membership().clone(),
             pending: self.pending(),
             counters: self.raft.counters(),

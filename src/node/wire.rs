@@ -309,6 +309,7 @@ fn encode_standing(standing: Standing) -> i32 {
     let wire = match standing {
         Standing::Whole => peer::Standing::Whole,
         Standing::Suspect => peer::Standing::Suspect,
+        Standing::Damaged => peer::Standing::Damaged,
     };
     wire as i32
 }
@@ -317,6 +318,7 @@ fn decode_standing(standing: i32) -> Result<Standing, WireError> {
     match peer::Standing::try_from(standing) {
         Ok(peer::Standing::Whole) => Ok(Standing::Whole),
         Ok(peer::Standing::Suspect) => Ok(Standing::Suspect),
+        Ok(peer::Standing::Damaged) => Ok(Standing::Damaged),
         Ok(peer::Standing::Unspecified) | Err(_) => Err(WireError::Field("standing")),
     }
 }

@@ -18,8 +18,14 @@ impl Raft {
         use std::cmp::Ordering::{Equal, Greater, Less};
         match (message.term.cmp(&self.hard.term), &message.body) {
             // Asking about a term changes nothing.
-            (_, Body::Candidacy(Candidacy { election: Election::PreVote, .. })) => true,
-            (Greater, Body::Vote(Vote { election: Election::PreVote, decision: Decision::Granted, .. })) => {
+            (_, Body::Candidacy(Candidacy { election: Election::PreVote, .. }))
+                if !wal::mutant!("prevote_raises_term") =>
+            {
+                true
+            }
+            (Greater, Body::Vote(Vote { election: Election::PreVote, decision: Decision::Granted, .. }))
+                if !wal::mutant!("prevote_grant_taken_for_a_term") =>
+            {
                 true
             }
             (Greater, Body::Candidacy(candidacy)) => {
@@ -52,7 +58,9 @@ impl Raft {
             (Equal, _) => true,
             // A leader of the past learns its term is over; without this, a node that pre-vote keeps at a higher term
             // could never be reached again.
-            (Less, Body::Append(_) | Body::Heartbeat(_) | Body::Candidacy(_)) => {
+            (Less, Body::Append(_) | Body::Heartbeat(_) | Body::Candidacy(_))
+                if !wal::mutant!("past_leader_not_told") =>
+            {
                 self.send(from, self.vote(Election::Vote, Decision::Refused));
                 false
             }
@@ -65,11 +73,11 @@ impl Raft {
         if matches!(self.role, Role::Leader(_)) {
             return true; // It steps down by itself once a quorum is silent.
         }
-        self.promised_until.is_some_and(|until| now.mono < until)
+        self.promised_until.is_some_and(|until| now.mono < until) && !wal::mutant!("vote_while_promised")
     }
 
     fn vote(&self, election: Election, decision: Decision) -> Body {
-        Body::Vote(Vote { election, decision, standing: self.standing })
+        Body::Vote(Vote { election, decision, standing: self.standing() })
     }
 
     pub(super) fn handle_candidacy(&mut self, now: Now, from: NodeId, term: Term, candidacy: Candidacy) {
@@ -80,8 +88,10 @@ impl Raft {
             || wal::mutant!("vote_for_stale_log");
         match candidacy.election {
             Election::PreVote => {
-                let grant =
-                    term > self.hard.term && up_to_date && !self.is_promised(now) && self.may_take_part();
+                let grant = term > self.hard.term
+                    && up_to_date
+                    && !self.is_promised(now)
+                    && self.may_vote_for(&candidacy);
                 if grant {
                     // No promise: it leaves at once, in the term that was asked about.
                     let body = self.vote(Election::PreVote, Decision::Granted);
@@ -100,7 +110,7 @@ impl Raft {
                 let promised = candidacy.election == Election::Vote
                     && self.hard.vote != Some(from)
                     && self.is_promised(now);
-                let grant = free && up_to_date && !promised && self.may_take_part();
+                let grant = free && up_to_date && !promised && self.may_vote_for(&candidacy);
                 if grant {
                     self.hard.vote = Some(from);
                     self.restart_election_timer(now);
@@ -129,6 +139,14 @@ impl Raft {
             return;
         }
         self.leader = None;
+        if self.is_damaged() && !wal::mutant!("suspect_stands") {
+            // Others are as able to lead; if none can win without this node's vote, it has to wait for one it may give.
+            self.role = Role::Follower;
+            return;
+        }
+        if wal::mutant!("no_prevote") {
+            return self.campaign(now, Election::Vote);
+        }
         self.role = Role::PreCandidate(Votes::new());
         let message = Message { term: self.hard.term.next(), body: self.candidacy(Election::PreVote) };
         for peer in 0..self.peers.len() {
@@ -140,7 +158,7 @@ impl Raft {
 
     fn candidacy(&self, election: Election) -> Body {
         let EntryId { index, term, .. } = self.log.last();
-        Body::Candidacy(Candidacy { election, last_term: term, last_index: index, standing: self.standing })
+        Body::Candidacy(Candidacy { election, last_term: term, last_index: index, standing: self.standing() })
     }
 
     /// Raises the term and asks for votes; the requests ride on the write of this node's own.
@@ -161,9 +179,9 @@ impl Raft {
     /// holds.
     pub(super) fn count_votes(&mut self, now: Now) {
         let own = match &self.role {
-            Role::PreCandidate(_) => self.may_take_part(),
+            Role::PreCandidate(_) => self.may_stand(),
             Role::Candidate(_) => {
-                (self.saved == self.hard || wal::mutant!("own_vote_before_durable")) && self.may_take_part()
+                (self.saved == self.hard || wal::mutant!("own_vote_before_durable")) && self.may_stand()
             }
             Role::Follower | Role::Leader(_) => return,
         };
@@ -192,8 +210,11 @@ impl Raft {
         assert!(self.membership().is_voter(self.config.id), "only voters lead");
         self.counters.leaderships += 1;
         self.leader = Some(self.config.id);
-        // Elected by whole memories, or by a majority that lost theirs together: nothing better will come.
-        self.standing = Standing::Whole;
+        assert!(!self.is_damaged(), "a damaged node does not stand for election");
+        if self.standing() != Standing::Whole {
+            // Elected by whole memories, or by a majority that lost theirs together: nothing better will come.
+            self.become_whole();
+        }
         let last = self.log.last();
         let progress = self
             .peers
@@ -230,13 +251,15 @@ impl Raft {
     /// Follows `leader` (or nobody yet) in `term`.
     pub(super) fn become_follower(&mut self, now: Now, term: Term, leader: Option<NodeId>) {
         assert!(term >= self.hard.term, "terms never fall");
-        if term > self.hard.term {
+        if term > self.hard.term || wal::mutant!("step_down_forgets_vote") {
             self.hard = HardState { term, vote: None };
             self.leader = None;
         }
         assert!(self.leader.is_none() || leader.is_none() || self.leader == leader, "one leader per term");
         self.leader = leader;
-        self.agreed = wal::LogIndex::ZERO;
+        if !wal::mutant!("agreed_with_any_leader") {
+            self.agreed = wal::LogIndex::ZERO;
+        }
         self.role = Role::Follower;
         for timer in [Timer::Heartbeat, Timer::QuorumContact, Timer::Transfer, Timer::CommitNotice] {
             self.timers.clear(timer);
@@ -253,30 +276,5 @@ impl Raft {
     pub(super) fn restart_election_timer(&mut self, now: Now) {
         let span = self.random.between_once_and_twice(self.config.election_timeout);
         self.timers.set(Timer::Election, now.mono.after(span));
-    }
-
-    fn note_standing(&mut self, peer: NodeId, standing: Standing) {
-        match standing {
-            Standing::Whole => self.suspects.remove(&peer),
-            Standing::Suspect => self.suspects.insert(peer),
-        };
-    }
-
-    /// Whether this node's ballot may count. One whose memory is not whole abstains unless a quorum lost its memory
-    /// with it.
-    fn may_take_part(&self) -> bool {
-        match self.standing {
-            Standing::Whole => true,
-            Standing::Suspect => {
-                let lost = self.membership().tally(|id| {
-                    if id == self.config.id || self.suspects.contains(&id) {
-                        Ballot::Granted
-                    } else {
-                        Ballot::Unknown
-                    }
-                });
-                lost == Tally::Won
-            }
-        }
     }
 }

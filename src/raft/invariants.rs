@@ -25,7 +25,7 @@ impl Raft {
             saved: self.saved,
             commit: self.log.commit(),
             last: self.log.last(),
-            standing: self.standing,
+            standing: self.standing(),
             leads: matches!(self.role, Role::Leader(_)),
         }
     }
@@ -110,7 +110,7 @@ impl Raft {
         assert!(self.saved.term >= before.saved.term, "the disk's term never falls");
         assert!(self.log.commit() >= before.commit, "what is decided stays decided");
         assert!(
-            before.standing == Standing::Suspect || self.standing == Standing::Whole,
+            self.standing() == before.standing || self.standing() == Standing::Whole,
             "a memory is not lost while running"
         );
         if before.leads && matches!(self.role, Role::Leader(_)) && before.hard.term == self.hard.term {

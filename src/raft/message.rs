@@ -89,16 +89,19 @@ pub enum Decision {
     Refused,
 }
 
-/// Whether a node may have forgotten entries it acknowledged. Only a `MemFirst` node that did not stop cleanly may
-/// have; it takes no part in elections until a leader has filled the gap, or until a majority stands as it does (then
-/// a majority lost its memory together, the one case in which `MemFirst` promises nothing). "Together" means: each lost
-/// it before the one before it had been filled again, whether or not at the same moment.
+/// Whether a node may lack entries it acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Everything acknowledged is there.
     Whole,
-    /// The tail may be missing.
+    /// It acknowledged from memory (`MemFirst`) and did not stop cleanly: the tail may be missing. It takes no part in
+    /// elections until a leader has filled the gap, or until a majority stands as it does (then a majority lost its
+    /// memory together, the one case in which `MemFirst` promises nothing). "Together" means: each lost it before the
+    /// one before it had been filled again, whether or not at the same moment.
     Suspect,
+    /// Its disk lost what was durable. It does not stand for election, and votes only for logs that have at least what
+    /// it held, until a leader has repaired it.
+    Damaged,
 }
 
 /// AppendEntries.

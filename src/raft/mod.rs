@@ -6,6 +6,7 @@
 //! | file | message family |
 //! |---|---|
 //! | `election` | pre-vote, vote, candidates, becoming leader or follower |
+//! | `doubt` | what a node that lost a part of its log may still say |
 //! | `replication` | append, its answers, commitment |
 //! | `read` | probes, read rounds, the lease, the contact with a quorum |
 //! | `transfer` | handing leadership over |
@@ -19,6 +20,7 @@
 //!
 //! Deliberately absent: changing the membership, snapshots, the state machine and its clients (`node`).
 
+mod doubt;
 mod election;
 pub mod invariants;
 pub mod log;
@@ -33,6 +35,7 @@ pub mod time;
 pub mod timer;
 mod transfer;
 
+pub use doubt::Held;
 pub use membership::{Membership, MembershipError};
 pub use message::Message;
 pub use random::Random;
@@ -41,6 +44,7 @@ pub use replication::ProposeRefused;
 pub use time::{Mono, Now};
 pub use transfer::TransferRefused;
 
+use doubt::Doubt;
 use log::Log;
 use message::{AppendOutcome, Body, Standing};
 use read::Probes;
@@ -108,6 +112,8 @@ pub struct Restored {
     pub commit: LogIndex,
     /// Whether the tail of the log may be missing (see [`Standing`]).
     pub standing: Standing,
+    /// How far the log reached, if its end was damaged and is to be repaired by the peers.
+    pub held: Option<Held>,
 }
 
 /// What a node is in its group.
@@ -206,6 +212,11 @@ pub enum Halt {
         /// What is wrong.
         error: MembershipError,
     },
+    /// Entries on the disk are damaged. A restart sets them aside, and the peers send them again.
+    #[error(
+        "the log on this node's disk is damaged: {0}; start the node again, and if it has peers they repair it"
+    )]
+    Damaged(String),
     /// The disk refused a write; nothing may be acknowledged any more.
     #[error("the log failed and nothing more is acknowledged: {0}")]
     Log(String),
@@ -218,7 +229,15 @@ pub struct Write {
     hard_state: Option<HardState>,
     frames: Vec<Frame>,
     commit: LogIndex,
+    notes: Notes,
     then: Vec<(NodeId, Message)>,
+}
+
+/// What the log's state record is to remember beside term and vote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Notes {
+    /// What was damaged or forgotten is repaired.
+    healed: bool,
 }
 
 impl Write {
@@ -226,6 +245,12 @@ impl Write {
     #[must_use]
     pub fn id(&self) -> WriteId {
         self.id
+    }
+
+    /// Whether the log may forget, once this is durable, that it was damaged: the node is whole again.
+    #[must_use]
+    pub fn says_healed(&self) -> bool {
+        self.notes.healed
     }
 
     /// What the log is to make durable. Frames are shared, not copied.
@@ -272,6 +297,11 @@ pub struct Counters {
     pub regressions: u64,
 }
 
+/// A term that no cluster can have reached since this node last heard of one.
+fn is_beyond_belief(known: Term, claimed: Term) -> bool {
+    claimed.0 > known.0.saturating_add(MAX_TERM_JUMP) && !wal::mutant!("term_jump_believed")
+}
+
 /// What has gathered for the next write.
 #[derive(Debug, Default)]
 struct Draft {
@@ -301,7 +331,11 @@ pub struct Raft {
     last_timestamp: u64,
     /// No vote before this time, except for a transfer: the other side of the leader's lease (thesis 6.4.1).
     promised_until: Option<Mono>,
-    standing: Standing,
+    doubt: Doubt,
+    /// A node in doubt of unknown extent is whole once its disk has everything up to here.
+    whole_at: Option<LogIndex>,
+    /// It became whole, and the next write is to say so.
+    healed: bool,
     suspects: BTreeSet<NodeId>,
     timers: Timers,
     random: Random,
@@ -332,7 +366,9 @@ impl Raft {
             agreed: LogIndex::ZERO,
             last_timestamp: 0,
             promised_until: None,
-            standing: restored.standing,
+            doubt: Doubt::of(&restored, config.durability),
+            whole_at: None,
+            healed: false,
             suspects: BTreeSet::new(),
             timers: Timers::default(),
             random: Random::from_seed(config.seed),
@@ -358,9 +394,10 @@ impl Raft {
         self.note_membership(&frame)?;
         self.append(frame);
         self.log.note_durable(id);
-        self.log.commit_to(id.index.min(decided.max(FOUNDING)));
+        let decided = if wal::mutant!("restored_is_decided") { id.index } else { decided.max(FOUNDING) };
+        self.log.commit_to(id.index.min(decided));
         // The vote may have been lost with its slot, the entry is proof of the term.
-        if self.hard.term < id.term {
+        if self.hard.term < id.term && !wal::mutant!("restored_term_ignored") {
             self.hard = HardState { term: id.term, vote: None };
         }
         Ok(())
@@ -378,7 +415,15 @@ impl Raft {
             self.append_own(wal::FrameBuilder::membership(head, &founders.encode()));
             self.log.commit_to(FOUNDING);
         }
-        if self.hard.term > Term::ZERO {
+        if let Some(Held::UpTo { term, .. }) = self.held()
+            && self.hard.term < term
+        {
+            // An entry of a term was held, so the term was reached, and a vote in it may have been given.
+            self.hard = HardState { term, vote: None };
+        }
+        self.leave_doubtful_term();
+        self.note_whole();
+        if self.hard.term > Term::ZERO && !wal::mutant!("promise_lost_at_restart") {
             // A restart forgets what was promised to a leader, so the promise is renewed for its full length.
             self.promised_until = Some(now.mono.after(self.config.election_timeout));
         }
@@ -394,7 +439,7 @@ impl Raft {
         if self.halted {
             return;
         }
-        if from == self.config.id || message.term.0 > self.hard.term.0.saturating_add(MAX_TERM_JUMP) {
+        if from == self.config.id || is_beyond_belief(self.hard.term, message.term) {
             self.counters.quarantined_terms += 1;
             return;
         }
@@ -434,7 +479,7 @@ impl Raft {
 
     /// A write is durable: its promises may leave, and this node counts itself.
     pub fn handle_written(&mut self, now: Now, written: Written) {
-        if self.halted {
+        if self.halted && !wal::mutant!("halt_still_answers") {
             return;
         }
         let before = self.summary();
@@ -444,17 +489,30 @@ impl Raft {
             self.saved = saved;
         }
         if let Some(last) = frames.last()
-            && id >= self.proving_from
+            && (id >= self.proving_from || wal::mutant!("stale_write_proves"))
         {
             self.log.note_durable(last.id());
         }
-        self.outputs.extend(then.into_iter().map(|(to, message)| Output::Send { to, message }));
+        self.note_whole();
+        for (to, mut message) in then {
+            assert!(message.term <= self.saved.term, "a term is on disk before it is heard of");
+            if wal::mutant!("ack_without_term") {
+                message.term = self.hard.term;
+            }
+            self.outputs.push_back(Output::Send { to, message });
+        }
         match self.role {
             Role::Candidate(_) => self.count_votes(now),
             Role::Leader(_) => self.advance_commit(now),
             Role::Follower | Role::PreCandidate(_) => {}
         }
         self.check_step(&before);
+    }
+
+    /// Entries on this node's disk are not what was written. It stops before anybody counts on it for them again: the
+    /// next start finds out what is left.
+    pub fn handle_damage(&mut self, what: String) {
+        self.halt(Halt::Damaged(what));
     }
 
     /// The disk failed. Nothing is acknowledged after this.
@@ -470,12 +528,18 @@ impl Raft {
         self.replicate_to_all(now);
         self.send_wanted_probe(now);
         let hard_state = (self.hard != self.submitted).then_some(self.hard);
-        if hard_state.is_none() && self.draft.frames.is_empty() && self.draft.then.is_empty() {
+        let notes = Notes { healed: self.healed };
+        if hard_state.is_none()
+            && self.draft.frames.is_empty()
+            && self.draft.then.is_empty()
+            && notes == Notes::default()
+        {
             return;
         }
         let Draft { frames, then } = std::mem::take(&mut self.draft);
         self.submitted = self.hard;
-        let write = Write { id: self.next_write, hard_state, frames, commit: self.log.commit(), then };
+        self.healed = false;
+        let write = Write { id: self.next_write, hard_state, frames, commit: self.log.commit(), notes, then };
         self.next_write = WriteId(self.next_write.0 + 1);
         self.outputs.push_back(Output::Write(write));
     }
@@ -531,12 +595,6 @@ impl Raft {
     #[must_use]
     pub fn membership(&self) -> &Membership {
         &self.memberships.last().expect("the log starts with a membership").1
-    }
-
-    /// Whether everything this node ever acknowledged is in its log.
-    #[must_use]
-    pub fn standing(&self) -> Standing {
-        self.standing
     }
 
     /// Things counted since the start.

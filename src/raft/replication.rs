@@ -1,7 +1,7 @@
 //! Appends, their answers, and what becomes decided by them (thesis 3.5, 3.6.2, 10.2).
 
 use super::log::Comparison;
-use super::message::{Append, AppendOutcome, Appended, Body, Message, Standing};
+use super::message::{Append, AppendOutcome, Appended, Body, Message};
 use super::progress::Mode;
 use super::timer::Timer;
 use super::{Durability, Fetch, Halt, Now, Output, Raft, Role};
@@ -228,14 +228,18 @@ impl Raft {
 
     /// The leader says that everything up to `commit` is decided; this node knows it of what it has in common with it.
     pub(super) fn learn_commit(&mut self, commit: LogIndex) {
-        let known = commit.min(self.agreed);
+        let known = commit.min(if wal::mutant!("commit_beyond_agreed") {
+            self.log.last().index
+        } else {
+            self.agreed
+        });
         if known > self.log.commit() {
             self.log.commit_to(known);
         }
-        // The leader has decided something in its own term, so everything anyone ever counted on is up to there: not
-        // up to what this node has of it so far, which may end before what it once acknowledged to this leader.
+        // Up to the leader's commit index, not up to what this node has of it so far: that may end before what it once
+        // acknowledged.
         if known == commit && self.log.term_at(commit) == Some(self.hard.term) {
-            self.standing = Standing::Whole;
+            self.note_decided_in_term(commit);
         }
     }
 

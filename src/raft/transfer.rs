@@ -76,13 +76,15 @@ impl Raft {
     pub(super) fn abandon_transfer(&mut self) {
         if let Role::Leader(leading) = &mut self.role {
             leading.transfer = None;
+            leading.lease_revoked &= !wal::mutant!("lease_back_after_transfer");
         }
     }
 
     pub(super) fn handle_timeout_now(&mut self, now: Now, from: NodeId) {
         let may = matches!(self.role, Role::Follower)
             && self.leader == Some(from)
-            && self.membership().is_voter(self.config.id);
+            && self.membership().is_voter(self.config.id)
+            && (!self.is_damaged() || wal::mutant!("suspect_stands"));
         if may {
             self.campaign(now, Election::Transfer);
         }

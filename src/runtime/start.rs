@@ -272,7 +272,8 @@ fn recover(
     let forgetful = configuration.durability == Durability::MemFirst && !recovered.was_clean();
     let fresh = recovered.last().index == wal::LogIndex::ZERO;
     let standing = if forgetful && !fresh { Standing::Suspect } else { Standing::Whole };
-    let restored = Restored { hard_state: recovered.hard_state(), commit: recovered.commit(), standing };
+    let restored =
+        Restored { hard_state: recovered.hard_state(), commit: recovered.commit(), standing, held: None };
     let machine = SharedStore::new(Arc::clone(&shared.store), configuration.kv_limits());
     let mut restoring = Node::restoring(
         consensus(configuration, seeds),

@@ -161,7 +161,12 @@ fn lie(seed: u64) -> (usize, bool) {
     };
     let limits =
         Limits { cache_bytes: 512, request_timeout: Duration::from_millis(400), ..Limits::default() };
-    let disk = Restored { hard_state: HardState::default(), commit: LogIndex(0), standing: Standing::Whole };
+    let disk = Restored {
+        hard_state: HardState::default(),
+        commit: LogIndex(0),
+        standing: Standing::Whole,
+        held: None,
+    };
     let founders = Membership::of_voters([1, 2, 3].map(NodeId)).expect("valid");
     let mut now = Now { mono: Mono(1), wall_ms: 0 };
     let mut node = Node::restoring(config, limits, 1, Store::new(), disk).begin(now, &founders);

@@ -244,8 +244,12 @@ fn a_stopped_node_answers_everybody_and_takes_no_more() {
         durability: Durability::DiskFirst,
         unflushed_entries: 32,
     };
-    let disk =
-        Restored { hard_state: wal::HardState::default(), commit: LogIndex(0), standing: Standing::Whole };
+    let disk = Restored {
+        hard_state: wal::HardState::default(),
+        commit: LogIndex(0),
+        standing: Standing::Whole,
+        held: None,
+    };
     let founders = Membership::of_voters([1, 2, 3].map(NodeId)).expect("valid");
     let now = Now { mono: Mono(1), wall_ms: 0 };
     let mut node = Node::restoring(config, Limits::default(), 1, Store::new(), disk).begin(now, &founders);

@@ -37,8 +37,10 @@ impl Single {
         let first = FrameBuilder::membership(head(start, Term(0)), &founders.encode());
         let second = FrameBuilder::noop(head(first.id(), Term(1)));
         let hard_state = HardState { term: Term(1), vote: None };
-        let mut raft =
-            Raft::new(config, Restored { hard_state, commit: LogIndex(0), standing: Standing::Whole });
+        let mut raft = Raft::new(
+            config,
+            Restored { hard_state, commit: LogIndex(0), standing: Standing::Whole, held: None },
+        );
         raft.restore(first, LogIndex(0)).expect("valid");
         raft.restore(second, LogIndex(0)).expect("valid");
         let now = Now { mono: Mono(1), wall_ms: 0 };

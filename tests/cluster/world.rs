@@ -279,7 +279,8 @@ impl World {
         let whole = self.durability == Durability::DiskFirst || member.disk.clean;
         let standing = if whole { Standing::Whole } else { Standing::Suspect };
         member.disk.clean = false;
-        let disk = Restored { hard_state: member.disk.hard_state, commit: member.disk.commit, standing };
+        let disk =
+            Restored { hard_state: member.disk.hard_state, commit: member.disk.commit, standing, held: None };
         let mut restoring = Node::restoring(config, limits, member.life, kv::Store::new(), disk);
         for frame in &member.disk.frames {
             restoring.push(frame.clone()).expect("the disk is whole");

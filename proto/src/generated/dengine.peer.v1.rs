@@ -281,6 +281,7 @@ pub enum Standing {
     Unspecified = 0,
     Whole = 1,
     Suspect = 2,
+    Damaged = 3,
 }
 impl Standing {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -292,6 +293,7 @@ impl Standing {
             Self::Unspecified => "STANDING_UNSPECIFIED",
             Self::Whole => "STANDING_WHOLE",
             Self::Suspect => "STANDING_SUSPECT",
+            Self::Damaged => "STANDING_DAMAGED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -300,6 +302,7 @@ impl Standing {
             "STANDING_UNSPECIFIED" => Some(Self::Unspecified),
             "STANDING_WHOLE" => Some(Self::Whole),
             "STANDING_SUSPECT" => Some(Self::Suspect),
+            "STANDING_DAMAGED" => Some(Self::Damaged),
             _ => None,
         }
     }

@@ -1,0 +1,197 @@
+//! A node that may have forgotten: what it may still say, and when it knows everything again.
+//!
+//! An acknowledgement stands for more than the bytes it was given for: whoever gave it will vote for no candidate that
+//! lacks them (thesis 3.6.1). A node whose log lost its end cannot compare any more, so it compares with what it held.
+//!
+//! - **Damage** ([`Held`]): the disk lost entries that were durable; it can still say how far they reached, or not even
+//!   that. The node does not stand for election. It votes only for a log that is at least what it *held*, never if that
+//!   is unknown. So every vote it gives is one it would have given before the damage, and the proof of Leader
+//!   Completeness (thesis 3.6.3) goes through unchanged. It follows, acknowledges and counts like everyone else.
+//! - **Forgetting** (`MemFirst` after an unclean end): what was acknowledged and not yet flushed may be gone, and nobody
+//!   knows how far it reached. The node abstains; unless a quorum has forgotten, the one case in which `MemFirst`
+//!   promises nothing. Damage is no such case: somebody's disk still has what was acknowledged, or the group waits.
+//!
+//! When a node is whole again depends on what it knows of its past, and counts what is *on its disk*:
+//!
+//! - **It knows what it held**: once its last entry is at least that. Either it has the log of the held term's leader up to
+//!   there again; or that of a later leader, which was elected without this node's having said anything it would not have
+//!   said before, and so had everything this node's acknowledgements ever decided. Late messages of its former life, in
+//!   either direction, change nothing: what they promise is kept.
+//! - **It does not**: once it has everything up to the commit index of a leader, if that is an entry of the leader's own
+//!   term. What was decided in earlier terms lies before that entry. What was acknowledged to *this very* leader and is not
+//!   decided yet might lie behind it, so such a node enters a new term when it starts: the leaders it hears from then on
+//!   are leaders of terms in which it acknowledged nothing before it started. That may cost one election. (A `MemFirst`
+//!   node that forgot is spared it: `MemFirst` relies on a connection's end instead, see
+//!   [`Input::Connected`](crate::node::Input::Connected).)
+//!
+//! Being whole is not believed again after a restart until the log's state record says so: it rides on the next write.
+
+use super::message::{Candidacy, Standing};
+use super::quorum::{Ballot, Tally};
+use super::{Durability, Raft, Restored};
+use wal::{HardState, LogIndex, NodeId, Term};
+
+/// How far a damaged log reached before the damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Held {
+    /// No further than this: no entry that is gone had a later term, or this term and a later index.
+    UpTo {
+        /// Term of the last entry there may have been.
+        term: Term,
+        /// Its index.
+        index: LogIndex,
+    },
+    /// Nobody can say.
+    Unknown,
+}
+
+/// What a node does not know about its own past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// Everything acknowledged is in the log.
+    None,
+    /// Acknowledged from memory, perhaps never flushed.
+    Forgot,
+    /// Acknowledged, flushed, and damaged since.
+    Damaged(Held),
+}
+
+impl Doubt {
+    pub(super) fn of(restored: &Restored, durability: Durability) -> Self {
+        match (restored.held, restored.standing) {
+            (None, Standing::Whole) => Self::None,
+            (None, Standing::Suspect) => Self::Forgot,
+            (None, Standing::Damaged) => Self::Damaged(Held::Unknown),
+            // What was held says what was on the disk. What was only in memory may have reached further.
+            (Some(_), Standing::Suspect) if durability == Durability::MemFirst => {
+                Self::Damaged(Held::Unknown)
+            }
+            (Some(held), _) => Self::Damaged(held),
+        }
+    }
+
+    pub(super) fn standing(self) -> Standing {
+        match self {
+            Self::None => Standing::Whole,
+            Self::Forgot => Standing::Suspect,
+            Self::Damaged(_) => Standing::Damaged,
+        }
+    }
+}
+
+impl Raft {
+    /// Whether everything this node ever acknowledged is in its log.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.doubt.standing()
+    }
+
+    /// How far this node's log reached before it was damaged, until it has been repaired.
+    #[must_use]
+    pub fn held(&self) -> Option<Held> {
+        match self.doubt {
+            Doubt::Damaged(held) => Some(held),
+            Doubt::None | Doubt::Forgot => None,
+        }
+    }
+
+    /// Enters a new term if only that keeps what this node said before it started apart from what it says now.
+    pub(super) fn leave_doubtful_term(&mut self) {
+        let leave = match self.doubt {
+            Doubt::None | Doubt::Damaged(Held::UpTo { .. }) => false,
+            Doubt::Forgot => !self.acknowledges_from_memory(),
+            Doubt::Damaged(Held::Unknown) => true,
+        };
+        if leave && !wal::mutant!("doubtful_term_kept") {
+            self.hard = HardState { term: self.hard.term.next(), vote: None };
+        }
+    }
+
+    /// Whether this node's own ballot may count for itself.
+    pub(super) fn may_stand(&self) -> bool {
+        match self.doubt {
+            Doubt::None => true,
+            Doubt::Forgot => self.forgot_together(),
+            Doubt::Damaged(_) => wal::mutant!("suspect_stands"),
+        }
+    }
+
+    /// Whether this node may vote for a candidate whose log is at least as up to date as its own.
+    pub(super) fn may_vote_for(&self, candidacy: &Candidacy) -> bool {
+        match self.doubt {
+            Doubt::None => true,
+            Doubt::Forgot => self.forgot_together() || wal::mutant!("forgetful_votes"),
+            Doubt::Damaged(_) if wal::mutant!("suspect_votes_freely") => true,
+            Doubt::Damaged(Held::Unknown) => false,
+            Doubt::Damaged(Held::UpTo { term, index }) => {
+                (candidacy.last_term, candidacy.last_index) >= (term, index)
+            }
+        }
+    }
+
+    pub(super) fn is_damaged(&self) -> bool {
+        matches!(self.doubt, Doubt::Damaged(_))
+    }
+
+    /// Whether a quorum, this node among it, has forgotten.
+    fn forgot_together(&self) -> bool {
+        let lost = self.membership().tally(|id| {
+            if id == self.config.id || self.suspects.contains(&id) {
+                Ballot::Granted
+            } else {
+                Ballot::Unknown
+            }
+        });
+        lost == Tally::Won
+    }
+
+    /// What another node says of its memory. A damaged one is no reason to go on without what was acknowledged.
+    pub(super) fn note_standing(&mut self, peer: NodeId, standing: Standing) {
+        match standing {
+            Standing::Whole | Standing::Damaged => self.suspects.remove(&peer),
+            Standing::Suspect => self.suspects.insert(peer),
+        };
+    }
+
+    /// This node's log has everything up to `commit`, which the leader of this term decided in this term.
+    pub(super) fn note_decided_in_term(&mut self, commit: LogIndex) {
+        assert!(commit <= self.log.commit(), "what is decided is known here");
+        assert_eq!(self.log.term_at(commit), Some(self.hard.term), "in the leader's own term");
+        if self.doubt != Doubt::None {
+            self.whole_at.get_or_insert(commit);
+            self.note_whole();
+        }
+    }
+
+    /// Compares what is on the disk with what is missing. To be asked whenever either has moved.
+    pub(super) fn note_whole(&mut self) {
+        if self.doubt == Doubt::None {
+            return;
+        }
+        let last = if self.acknowledges_from_memory() { self.log.last().index } else { self.log.durable() };
+        let whole = match self.doubt {
+            Doubt::None => return,
+            Doubt::Forgot | Doubt::Damaged(Held::Unknown) => self.whole_at.is_some_and(|at| at <= last),
+            Doubt::Damaged(Held::UpTo { term, index }) => {
+                let reached = self.log.term_at(last).expect("what is durable is in the log");
+                (reached, last) >= (term, index) || (reached >= term && wal::mutant!("whole_too_early"))
+            }
+        };
+        if whole {
+            self.become_whole();
+        }
+    }
+
+    /// A node that forgot need not wait for its disk where acknowledgements do not: if it ends before the disk has
+    /// everything, it has forgotten again.
+    fn acknowledges_from_memory(&self) -> bool {
+        self.doubt == Doubt::Forgot && self.config.durability == Durability::MemFirst
+    }
+
+    pub(super) fn become_whole(&mut self) {
+        assert!(self.doubt != Doubt::None, "only a doubt ends");
+        self.doubt = Doubt::None;
+        self.whole_at = None;
+        self.healed = true;
+    }
+}
