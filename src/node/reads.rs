@@ -76,6 +76,10 @@ impl<M: StateMachine> Node<M> {
             self.reads.count += 1;
             return self.finish_read(reader, None);
         }
+        if wal::mutant!("index_without_round") {
+            self.reads.count += 1;
+            return self.finish_read(reader, Some(self.raft.commit()));
+        }
         self.reads.add(reader);
         self.start_sweeping();
     }
@@ -116,7 +120,7 @@ impl<M: StateMachine> Node<M> {
 
     /// The leader answers: reads may be served from a state that includes the index.
     pub(super) fn handle_index(&mut self, _from: NodeId, index: Index) {
-        if index.incarnation != self.incarnation {
+        if index.incarnation != self.incarnation && !wal::mutant!("index_for_former_life") {
             return;
         }
         let Some(Asked { readers, .. }) = self.reads.asked.remove(&index.number) else { return };
@@ -163,6 +167,9 @@ impl<M: StateMachine> Node<M> {
 
     /// The leader has changed: rounds of the old one confirm nothing any more, and its answers may never come.
     pub(super) fn retry_reads(&mut self) {
+        if wal::mutant!("read_survives_leader_change") {
+            return;
+        }
         for (_, readers) in std::mem::take(&mut self.reads.rounds) {
             self.reads.new.extend(readers);
         }

@@ -181,7 +181,8 @@ impl<M: StateMachine> Node<M> {
     /// or late message never repeats a command.
     pub(super) fn handle_forward(&mut self, from: NodeId, forward: Forward) {
         let Forward { term, incarnation, first, commands } = forward;
-        if term != self.raft.term() || self.raft.role() != RoleName::Leader {
+        let meant = term == self.raft.term() || wal::mutant!("forward_of_any_term");
+        if !meant || self.raft.role() != RoleName::Leader {
             for number in (first..).take(commands.len()) {
                 self.deny_forward(from, incarnation, number, term);
             }
@@ -210,6 +211,7 @@ impl<M: StateMachine> Node<M> {
 
     fn has_taken(&self, from: NodeId, incarnation: u64, number: u64) -> bool {
         self.writes.taken.get(&(from, incarnation)).is_some_and(|&taken| taken >= number)
+            && !wal::mutant!("forward_twice")
     }
 
     /// A command for a leader that this node is not (any more). "It was not taken" is said only where that is known: a
@@ -279,6 +281,10 @@ impl<M: StateMachine> Node<M> {
     /// The leader that commands were passed to is gone, or may not have got them: nobody can say what became of them.
     pub(super) fn note_lost_leader(&mut self) {
         for passed in std::mem::take(&mut self.writes.forwarded).into_values() {
+            if wal::mutant!("unknown_is_repeated") && !self.stopped {
+                self.queue_again(passed);
+                continue;
+            }
             self.answer(passed.ticket, Err(RequestError::OutcomeUnknown));
         }
     }
@@ -304,7 +310,7 @@ impl<M: StateMachine> Node<M> {
         while let Some((&key, _)) = self.writes.in_log.range(here.clone()).next() {
             let batch = self.writes.in_log.remove(&key).expect("just seen");
             self.writes.in_log_calls -= batch.origins.len();
-            if batch.entry != frame.id() {
+            if batch.entry != frame.id() && !wal::mutant!("superseded_is_answered") {
                 // Another leader's entry stands in its place, for ever.
                 for origin in batch.origins {
                     self.fail_origin(origin, RequestError::Superseded);
@@ -375,6 +381,10 @@ impl<M: StateMachine> Node<M> {
             .collect();
         self.writes.in_log_calls -= overdue.len();
         for origin in overdue {
+            if wal::mutant!("late_is_denied") {
+                self.fail_origin(origin, RequestError::NoLeader);
+                continue;
+            }
             self.fail_origin(origin, RequestError::OutcomeUnknown);
         }
         let overdue: Vec<u64> = self

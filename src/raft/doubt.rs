@@ -3,26 +3,26 @@
 //! An acknowledgement stands for more than the bytes it was given for: whoever gave it will vote for no candidate that
 //! lacks them (thesis 3.6.1). A node whose log lost its end cannot compare any more, so it compares with what it held.
 //!
-//! - **Damage** ([`Held`]): the disk lost entries that were durable; it can still say how far they reached, or not even
-//!   that. The node does not stand for election. It votes only for a log that is at least what it *held*, never if that
-//!   is unknown. So every vote it gives is one it would have given before the damage, and the proof of Leader
-//!   Completeness (thesis 3.6.3) goes through unchanged. It follows, acknowledges and counts like everyone else.
+//! - **Damage** ([`Held`]): the disk lost entries that were durable. The node does not stand for election. It votes only
+//!   for a log that is at least what it *held*. So every vote it gives is one it would have given before the damage, and
+//!   the proof of Leader Completeness (thesis 3.6.3) goes through unchanged. It follows, acknowledges and counts like
+//!   everyone else. Where the damage hides how far the log went, any index of that term is held.
 //! - **Forgetting** (`MemFirst` after an unclean end): what was acknowledged and not yet flushed may be gone, and nobody
 //!   knows how far it reached. The node abstains; unless a quorum has forgotten, the one case in which `MemFirst`
 //!   promises nothing. Damage is no such case: somebody's disk still has what was acknowledged, or the group waits.
 //!
-//! When a node is whole again depends on what it knows of its past, and counts what is *on its disk*:
+//! When a node is whole again:
 //!
-//! - **It knows what it held**: once its last entry is at least that. Either it has the log of the held term's leader up to
-//!   there again; or that of a later leader, which was elected without this node's having said anything it would not have
-//!   said before, and so had everything this node's acknowledgements ever decided. Late messages of its former life, in
-//!   either direction, change nothing: what they promise is kept.
-//! - **It does not**: once it has everything up to the commit index of a leader, if that is an entry of the leader's own
-//!   term. What was decided in earlier terms lies before that entry. What was acknowledged to *this very* leader and is not
-//!   decided yet might lie behind it, so such a node enters a new term when it starts: the leaders it hears from then on
-//!   are leaders of terms in which it acknowledged nothing before it started. That may cost one election. (A `MemFirst`
-//!   node that forgot is spared it: `MemFirst` relies on a connection's end instead, see
-//!   [`Input::Connected`](crate::node::Input::Connected).)
+//! - **after damage**, once the last entry *on its disk* is at least what it held. Either it has the log of the held term's
+//!   leader up to there again; or that of a later leader, which was elected without this node's having said anything it
+//!   would not have said before, and so had everything this node's acknowledgements ever decided. Late messages of its
+//!   former life, in either direction, change nothing: what they promise is kept. If any index of the term is held, only a
+//!   later leader's entry will do. Then the node enters a new term when it starts, which may cost one election, and does
+//!   not wait for the next one in a state in which one more failure stops the group.
+//! - **after forgetting**, once it has everything up to the commit index of a leader, if that is an entry of the leader's
+//!   own term: what was decided in earlier terms lies before it. What was acknowledged to *this very* leader and is not
+//!   decided yet might lie behind it: there `MemFirst` relies on the end of the connection, see
+//!   [`Input::Connected`](crate::node::Input::Connected). A node that counts on disks again enters a new term instead.
 //!
 //! Being whole is not believed again after a restart until the log's state record says so: it rides on the next write.
 
@@ -31,18 +31,19 @@ use super::quorum::{Ballot, Tally};
 use super::{Durability, Raft, Restored};
 use wal::{HardState, LogIndex, NodeId, Term};
 
-/// How far a damaged log reached before the damage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Held {
-    /// No further than this: no entry that is gone had a later term, or this term and a later index.
-    UpTo {
-        /// Term of the last entry there may have been.
-        term: Term,
-        /// Its index.
-        index: LogIndex,
-    },
-    /// Nobody can say.
-    Unknown,
+/// The end of a damaged log before the damage, in the order in which logs are compared (thesis 3.6.1): an upper bound of
+/// everything it may ever have acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Held {
+    /// Term of the last entry.
+    pub term: Term,
+    /// Its index; [`Held::ANY_INDEX`] if the damage hides how far the log went in this term.
+    pub index: LogIndex,
+}
+
+impl Held {
+    /// Stands for every index of a term.
+    pub const ANY_INDEX: LogIndex = LogIndex(u64::MAX);
 }
 
 /// What a node does not know about its own past.
@@ -58,15 +59,17 @@ pub(super) enum Doubt {
 
 impl Doubt {
     pub(super) fn of(restored: &Restored, durability: Durability) -> Self {
+        let reached = restored.hard_state.term;
+        let anything = |held: Held| Held { term: held.term.max(reached), index: Held::ANY_INDEX };
         match (restored.held, restored.standing) {
             (None, Standing::Whole) => Self::None,
             (None, Standing::Suspect) => Self::Forgot,
-            (None, Standing::Damaged) => Self::Damaged(Held::Unknown),
             // What was held says what was on the disk. What was only in memory may have reached further.
-            (Some(_), Standing::Suspect) if durability == Durability::MemFirst => {
-                Self::Damaged(Held::Unknown)
+            (Some(held), Standing::Suspect) if durability == Durability::MemFirst => {
+                Self::Damaged(anything(held))
             }
             (Some(held), _) => Self::Damaged(held),
+            (None, Standing::Damaged) => Self::Damaged(anything(Held::default())),
         }
     }
 
@@ -98,9 +101,9 @@ impl Raft {
     /// Enters a new term if only that keeps what this node said before it started apart from what it says now.
     pub(super) fn leave_doubtful_term(&mut self) {
         let leave = match self.doubt {
-            Doubt::None | Doubt::Damaged(Held::UpTo { .. }) => false,
+            Doubt::None => false,
             Doubt::Forgot => !self.acknowledges_from_memory(),
-            Doubt::Damaged(Held::Unknown) => true,
+            Doubt::Damaged(held) => held.index == Held::ANY_INDEX && held.term == self.hard.term,
         };
         if leave && !wal::mutant!("doubtful_term_kept") {
             self.hard = HardState { term: self.hard.term.next(), vote: None };
@@ -122,10 +125,7 @@ impl Raft {
             Doubt::None => true,
             Doubt::Forgot => self.forgot_together() || wal::mutant!("forgetful_votes"),
             Doubt::Damaged(_) if wal::mutant!("suspect_votes_freely") => true,
-            Doubt::Damaged(Held::Unknown) => false,
-            Doubt::Damaged(Held::UpTo { term, index }) => {
-                (candidacy.last_term, candidacy.last_index) >= (term, index)
-            }
+            Doubt::Damaged(held) => (candidacy.last_term, candidacy.last_index) >= (held.term, held.index),
         }
     }
 
@@ -157,7 +157,7 @@ impl Raft {
     pub(super) fn note_decided_in_term(&mut self, commit: LogIndex) {
         assert!(commit <= self.log.commit(), "what is decided is known here");
         assert_eq!(self.log.term_at(commit), Some(self.hard.term), "in the leader's own term");
-        if self.doubt != Doubt::None {
+        if self.doubt == Doubt::Forgot {
             self.whole_at.get_or_insert(commit);
             self.note_whole();
         }
@@ -165,16 +165,17 @@ impl Raft {
 
     /// Compares what is on the disk with what is missing. To be asked whenever either has moved.
     pub(super) fn note_whole(&mut self) {
-        if self.doubt == Doubt::None {
-            return;
-        }
-        let last = if self.acknowledges_from_memory() { self.log.last().index } else { self.log.durable() };
+        let durable = self.log.durable();
         let whole = match self.doubt {
             Doubt::None => return,
-            Doubt::Forgot | Doubt::Damaged(Held::Unknown) => self.whole_at.is_some_and(|at| at <= last),
-            Doubt::Damaged(Held::UpTo { term, index }) => {
-                let reached = self.log.term_at(last).expect("what is durable is in the log");
-                (reached, last) >= (term, index) || (reached >= term && wal::mutant!("whole_too_early"))
+            Doubt::Forgot => {
+                let there = if self.acknowledges_from_memory() { self.log.last().index } else { durable };
+                self.whole_at.is_some_and(|at| at <= there)
+            }
+            Doubt::Damaged(held) => {
+                let term = self.log.term_at(durable).expect("what is durable is in the log");
+                (term, durable) >= (held.term, held.index)
+                    || (term >= held.term && wal::mutant!("whole_too_early"))
             }
         };
         if whole {
@@ -192,6 +193,6 @@ impl Raft {
         assert!(self.doubt != Doubt::None, "only a doubt ends");
         self.doubt = Doubt::None;
         self.whole_at = None;
-        self.healed = true;
+        self.became_whole = true;
     }
 }

@@ -133,7 +133,9 @@ impl Log {
         };
         match self.id_at(theirs.index) {
             _ if term != theirs.term => Comparison::OtherTerm(term),
-            Some(ours) if ours.hash != theirs.hash => Comparison::Diverged(ours),
+            Some(ours) if ours.hash != theirs.hash && !wal::mutant!("prev_by_term_only") => {
+                Comparison::Diverged(ours)
+            }
             // Out of memory means applied, and applied means decided: same term at a decided index is the same entry
             // (State Machine Safety, thesis 3.6.3).
             _ => Comparison::Same,

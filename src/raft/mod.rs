@@ -236,8 +236,8 @@ pub struct Write {
 /// What the log's state record is to remember beside term and vote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Notes {
-    /// What was damaged or forgotten is repaired.
-    healed: bool,
+    /// What was damaged or forgotten is repaired: earlier writes, all durable, hold it.
+    whole: bool,
 }
 
 impl Write {
@@ -247,10 +247,10 @@ impl Write {
         self.id
     }
 
-    /// Whether the log may forget, once this is durable, that it was damaged: the node is whole again.
+    /// Whether the log is to forget with this that it was damaged: the node is whole again.
     #[must_use]
-    pub fn says_healed(&self) -> bool {
-        self.notes.healed
+    pub fn says_whole(&self) -> bool {
+        self.notes.whole
     }
 
     /// What the log is to make durable. Frames are shared, not copied.
@@ -332,10 +332,10 @@ pub struct Raft {
     /// No vote before this time, except for a transfer: the other side of the leader's lease (thesis 6.4.1).
     promised_until: Option<Mono>,
     doubt: Doubt,
-    /// A node in doubt of unknown extent is whole once its disk has everything up to here.
+    /// A node that forgot is whole once it has everything up to here.
     whole_at: Option<LogIndex>,
-    /// It became whole, and the next write is to say so.
-    healed: bool,
+    /// The next write is to say so.
+    became_whole: bool,
     suspects: BTreeSet<NodeId>,
     timers: Timers,
     random: Random,
@@ -368,7 +368,7 @@ impl Raft {
             promised_until: None,
             doubt: Doubt::of(&restored, config.durability),
             whole_at: None,
-            healed: false,
+            became_whole: false,
             suspects: BTreeSet::new(),
             timers: Timers::default(),
             random: Random::from_seed(config.seed),
@@ -415,11 +415,11 @@ impl Raft {
             self.append_own(wal::FrameBuilder::membership(head, &founders.encode()));
             self.log.commit_to(FOUNDING);
         }
-        if let Some(Held::UpTo { term, .. }) = self.held()
-            && self.hard.term < term
+        if let Some(held) = self.held()
+            && self.hard.term < held.term
         {
-            // An entry of a term was held, so the term was reached, and a vote in it may have been given.
-            self.hard = HardState { term, vote: None };
+            // An entry of a term was held, so the term was reached, like that of an entry that is there.
+            self.hard = HardState { term: held.term, vote: None };
         }
         self.leave_doubtful_term();
         self.note_whole();
@@ -452,7 +452,7 @@ impl Raft {
                 Body::Append(append) => self.handle_append(now, from, append),
                 Body::Appended(appended) => self.handle_appended(now, from, appended),
                 Body::Heartbeat(heartbeat) => self.handle_heartbeat(now, from, heartbeat),
-                Body::Alive(alive) => self.handle_alive(from, alive),
+                Body::Alive(alive) => self.handle_alive(now, from, alive),
                 Body::TimeoutNow => self.handle_timeout_now(now, from),
             }
         }
@@ -528,7 +528,7 @@ impl Raft {
         self.replicate_to_all(now);
         self.send_wanted_probe(now);
         let hard_state = (self.hard != self.submitted).then_some(self.hard);
-        let notes = Notes { healed: self.healed };
+        let notes = Notes { whole: self.became_whole };
         if hard_state.is_none()
             && self.draft.frames.is_empty()
             && self.draft.then.is_empty()
@@ -538,7 +538,7 @@ impl Raft {
         }
         let Draft { frames, then } = std::mem::take(&mut self.draft);
         self.submitted = self.hard;
-        self.healed = false;
+        self.became_whole = false;
         let write = Write { id: self.next_write, hard_state, frames, commit: self.log.commit(), notes, then };
         self.next_write = WriteId(self.next_write.0 + 1);
         self.outputs.push_back(Output::Write(write));

@@ -79,7 +79,9 @@ impl Progress {
     pub fn accepted(&mut self, matched: LogIndex) {
         self.matched = self.matched.max(matched);
         self.next = self.next.max(self.matched.next());
-        while self.in_flight.front().is_some_and(|&(last, ..)| last <= self.matched) {
+        while self.in_flight.front().is_some_and(|&(last, ..)| last <= self.matched)
+            && !wal::mutant!("inflight_never_freed")
+        {
             self.in_flight_bytes -= self.in_flight.pop_front().expect("just seen").1;
         }
         // An acceptance from before the probe does not answer it: what was sent since may be lost.
@@ -108,7 +110,9 @@ impl Progress {
 
     /// A new connection: nothing that was on the way counts, and nothing the peer's former self held is assumed.
     pub fn reconnected(&mut self) {
-        self.matched = LogIndex::ZERO;
+        if !wal::mutant!("reconnect_keeps_matched") {
+            self.matched = LogIndex::ZERO;
+        }
         self.probe_from(self.next);
     }
 }

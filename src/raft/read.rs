@@ -78,7 +78,9 @@ impl Raft {
         // Until its own no-op is decided a leader does not know what is (thesis 6.4, step 1): reads wait for it.
         let index =
             if wal::mutant!("read_before_own_commit") { commit } else { commit.max(leading.term_start) };
-        Some(ReadRound { term, probe: leading.probes.newest + 1, index })
+        // Answers to a probe that has left already may be older than the read.
+        let later = u64::from(!wal::mutant!("read_joins_sent_probe"));
+        Some(ReadRound { term, probe: leading.probes.newest + later, index })
     }
 
     /// Whether a quorum recognised this leader after the round's reads arrived.
@@ -88,7 +90,7 @@ impl Raft {
         if wal::mutant!("read_without_quorum") {
             return true;
         }
-        round.term == self.hard.term
+        (round.term == self.hard.term || wal::mutant!("read_survives_leader_change"))
             && round.probe
                 <= self.membership().reached_by_quorum(|id| {
                     if id == self.config.id {
@@ -179,20 +181,24 @@ impl Raft {
         self.send(from, Body::Alive(Alive { probe: heartbeat.probe }));
     }
 
-    pub(super) fn handle_alive(&mut self, from: NodeId, alive: Alive) {
-        self.note_echo(from, alive.probe);
+    pub(super) fn handle_alive(&mut self, now: Now, from: NodeId, alive: Alive) {
+        self.note_echo(now, from, alive.probe);
     }
 
     /// A peer has answered a probe. A number never sent is not an answer.
-    pub(super) fn note_echo(&mut self, from: NodeId, probe: u64) {
+    pub(super) fn note_echo(&mut self, now: Now, from: NodeId, probe: u64) {
         let Role::Leader(leading) = &mut self.role else { return };
         let Some(progress) = leading.progress.get_mut(&from) else { return };
         if probe > leading.probes.newest {
             self.counters.malformed += 1;
             return;
         }
+        let probe =
+            if wal::mutant!("answer_counts_for_newest_probe") { leading.probes.newest } else { probe };
         progress.echoed = progress.echoed.max(probe);
         if let Some(at) = leading.probes.sent_after(probe) {
+            let at = if wal::mutant!("lease_from_receive_time") { now.mono } else { at };
+            assert!(at <= now.mono, "a probe is answered after it left");
             progress.recognised_at = progress.recognised_at.max(at);
         }
     }
@@ -205,7 +211,7 @@ impl Raft {
         }
         let heard = self.quorum_recognised_at().unwrap_or_default().max(leading.since);
         let deadline = heard.after(self.config.election_timeout);
-        if now.mono >= deadline {
+        if now.mono >= deadline && !wal::mutant!("no_check_quorum") {
             self.become_follower(now, self.hard.term, None);
         } else {
             self.timers.set(Timer::QuorumContact, deadline);

@@ -165,6 +165,10 @@ impl Raft {
                 return self.halt(halt);
             }
         }
+        if wal::mutant!("truncate_on_short_match") && matched < self.log.last().index {
+            self.truncate(matched.next());
+        }
+        let matched = if wal::mutant!("ack_whole_log") { self.log.last().index } else { matched };
         self.agreed = self.agreed.max(matched);
         self.learn_commit(commit);
         let accepted = Body::Appended(Appended { outcome: AppendOutcome::Accepted { matched }, probe });
@@ -200,7 +204,7 @@ impl Raft {
             Comparison::Diverged(ours) => return Err(Halt::Diverged { peer: from, ours, theirs }),
             Comparison::OtherTerm(term) => {
                 // Decided, or said before by this very leader: the one who says otherwise now is wrong.
-                if theirs.index <= self.log.commit().max(self.agreed) {
+                if theirs.index <= self.log.commit().max(self.agreed) && !wal::mutant!("truncate_agreed") {
                     return Err(self.diverged(from, term, theirs));
                 }
                 self.truncate(theirs.index);
@@ -244,7 +248,7 @@ impl Raft {
     }
 
     pub(super) fn handle_appended(&mut self, now: Now, from: NodeId, appended: Appended) {
-        self.note_echo(from, appended.probe);
+        self.note_echo(now, from, appended.probe);
         let last = self.log.last().index;
         let Role::Leader(leading) = &mut self.role else { return };
         let Some(progress) = leading.progress.get_mut(&from) else { return };
@@ -269,6 +273,9 @@ impl Raft {
                     // It acknowledged more than it has: its disk has lost something, or was swapped for an old one.
                     self.counters.regressions += 1;
                     progress.matched = LogIndex::ZERO;
+                }
+                if wal::mutant!("rejection_resets_nothing") {
+                    return;
                 }
                 let meet = self.log.last_at_most(hint.min(previous.previous()), hint_term);
                 progress.probe_from(meet.max(progress.matched).next());
@@ -329,7 +336,7 @@ impl Raft {
                 Mode::Probe(None) | Mode::Fetch => false,
                 Mode::Stream => progress.oldest_in_flight().is_some_and(|at| now.mono.since(at) >= patience),
             };
-            if lost {
+            if lost && !wal::mutant!("lost_append_never_repeated") {
                 progress.start_over();
             }
         }

@@ -130,6 +130,10 @@ impl<D: Disk> Loop<D> {
                 Some(LogEvent::Fetched { token, frames }) => {
                     self.node.handle(now, Input::Fetched { peer: NodeId(token), frames });
                 }
+                // Damage is not served around: a restart sets it aside and has the peers repair it.
+                Some(LogEvent::FetchFailed { error: error @ wal::FetchError::Damaged { .. }, .. }) => {
+                    self.node.handle(now, Input::Damaged(error.to_string()));
+                }
                 Some(LogEvent::FetchFailed { token, error }) => {
                     tracing::error!(peer = token, "old entries cannot be read for a peer: {error}");
                     self.node.handle(now, Input::Fetched { peer: NodeId(token), frames: Vec::new() });

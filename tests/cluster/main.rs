@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout)] // What a run did is part of its report.
 
+mod damage;
 mod hostile;
 mod rules;
 mod sequences;

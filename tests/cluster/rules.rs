@@ -2,22 +2,34 @@
 
 use d_engine::raft::message::{AppendOutcome, Appended, Body, Decision, Election, Standing, Vote};
 use d_engine::raft::{
-    Config, Durability, Membership, Message, Mono, Now, Output, Raft, Restored, RoleName, Write,
+    Config, Durability, Held, Membership, Message, Mono, Now, Output, Raft, Restored, RoleName, Write,
 };
 use std::time::Duration;
 use wal::{
     ClusterId, Flushed, FrameBuilder, FrameHead, GroupId, HardState, LogIndex, NodeId, Term, frame::origin,
 };
 
-struct Single {
-    raft: Raft,
-    now: Now,
-    writes: Vec<Write>,
+pub(super) struct Single {
+    pub(super) raft: Raft,
+    pub(super) now: Now,
+    pub(super) writes: Vec<Write>,
+    /// What it said and nobody has looked at yet.
+    pub(super) said: Vec<(NodeId, Message)>,
 }
 
 impl Single {
     /// Node 1 of three, whose log holds the founding entry and one entry of term 1.
     fn with_an_entry_of_term_1() -> Self {
+        Self::restored(1, Standing::Whole, None, Durability::DiskFirst)
+    }
+
+    /// The same, in a later term, with a past.
+    pub(super) fn restored(
+        term: u64,
+        standing: Standing,
+        held: Option<Held>,
+        durability: Durability,
+    ) -> Self {
         let config = Config {
             id: NodeId(1),
             cluster: ClusterId(1),
@@ -28,7 +40,7 @@ impl Single {
             drift_bound_ppm: 100_000,
             append_bytes: 1 << 20,
             in_flight_bytes: 1 << 20,
-            durability: Durability::DiskFirst,
+            durability,
             unflushed_entries: 32,
         };
         let founders = Membership::of_voters([1, 2, 3].map(NodeId)).expect("valid");
@@ -36,28 +48,27 @@ impl Single {
         let head = |previous, term| FrameHead { group: GroupId::FIRST, term, previous, timestamp_ms: 0 };
         let first = FrameBuilder::membership(head(start, Term(0)), &founders.encode());
         let second = FrameBuilder::noop(head(first.id(), Term(1)));
-        let hard_state = HardState { term: Term(1), vote: None };
-        let mut raft = Raft::new(
-            config,
-            Restored { hard_state, commit: LogIndex(0), standing: Standing::Whole, held: None },
-        );
+        let hard_state = HardState { term: Term(term), vote: None };
+        let mut raft = Raft::new(config, Restored { hard_state, commit: LogIndex(0), standing, held });
         raft.restore(first, LogIndex(0)).expect("valid");
         raft.restore(second, LogIndex(0)).expect("valid");
         let now = Now { mono: Mono(1), wall_ms: 0 };
         raft.begin(now, &founders);
-        Self { raft, now, writes: Vec::new() }
+        Self { raft, now, writes: Vec::new(), said: Vec::new() }
     }
 
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         self.raft.finish(self.now);
         while let Some(output) = self.raft.poll_output() {
-            if let Output::Write(write) = output {
-                self.writes.push(write);
+            match output {
+                Output::Write(write) => self.writes.push(write),
+                Output::Send { to, message } => self.said.push((to, message)),
+                Output::Fetch(_) | Output::Halt(_) => {}
             }
         }
     }
 
-    fn hear(&mut self, from: u64, term: u64, body: Body) {
+    pub(super) fn hear(&mut self, from: u64, term: u64, body: Body) {
         self.raft.handle_message(self.now, NodeId(from), Message { term: Term(term), body });
         self.turn();
     }
@@ -72,7 +83,7 @@ impl Single {
         self.hear(2, 2, Body::Appended(Appended { outcome, probe: 0 }));
     }
 
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         for write in std::mem::take(&mut self.writes) {
             let proof = Flushed::simulated(write.id());
             self.raft.handle_written(self.now, write.flushed(proof));

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use d_engine::kv::{self, encode_put};
 use d_engine::node::{Input, Limits, Message, Node, Output, Reply, RequestError, Ticket, wire};
 use d_engine::raft::message::{AppendOutcome, Body, Decision, Election, Standing};
-use d_engine::raft::{Config, Durability, Membership, Mono, Now, Random, Restored, RoleName, Write};
+use d_engine::raft::{Config, Durability, Held, Membership, Mono, Now, Random, Restored, RoleName, Write};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use wal::{ClusterId, EntryId, Flushed, Frame, GroupId, HardState, LogIndex, NodeId, Term};
@@ -39,6 +39,15 @@ impl Faults {
     pub const ROUGH: Self = Self { loss: 10, duplication: 10, delay_ms: 40, flush_ms: 30, drift_ppm: 40_000 };
 }
 
+/// What is known of the end of a log that was damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Its last entry.
+    Known,
+    /// Nothing but the term.
+    Unknown,
+}
+
 /// A disk: what is durable, and nothing else survives.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
@@ -46,6 +55,8 @@ pub struct Disk {
     pub frames: Vec<Frame>,
     pub commit: LogIndex,
     clean: bool,
+    /// What it may have had before it was damaged, until the node says that it is whole.
+    pub held: Option<Held>,
 }
 
 impl Disk {
@@ -61,6 +72,9 @@ impl Disk {
             self.frames.extend(plan.frames);
         }
         self.commit = self.commit.max(plan.commit);
+        if write.says_whole() {
+            self.held = None;
+        }
     }
 
     /// Of a write that was cut off: the entries without the hard state, if they only append.
@@ -71,6 +85,22 @@ impl Disk {
             self.frames.extend(frames);
         }
         appends
+    }
+
+    /// Loses the entries from `from` on, as the log's recovery would find it.
+    fn damage(&mut self, from: LogIndex, extent: Extent) {
+        let last = self.frames.last().map_or(LogIndex::ZERO, Frame::index);
+        if from > last {
+            return;
+        }
+        let known = self.frames.iter().map(|frame| Held { term: frame.term(), index: frame.index() }).max();
+        let held = match extent {
+            Extent::Known => known,
+            Extent::Unknown => Some(Held { term: self.hard_state.term, index: Held::ANY_INDEX }),
+        };
+        self.held = self.held.max(held);
+        self.frames.retain(|frame| frame.index() < from);
+        self.commit = self.commit.min(from.previous());
     }
 
     fn holds(&self, index: LogIndex) -> bool {
@@ -279,8 +309,12 @@ impl World {
         let whole = self.durability == Durability::DiskFirst || member.disk.clean;
         let standing = if whole { Standing::Whole } else { Standing::Suspect };
         member.disk.clean = false;
-        let disk =
-            Restored { hard_state: member.disk.hard_state, commit: member.disk.commit, standing, held: None };
+        let disk = Restored {
+            hard_state: member.disk.hard_state,
+            commit: member.disk.commit,
+            standing,
+            held: member.disk.held,
+        };
         let mut restoring = Node::restoring(config, limits, member.life, kv::Store::new(), disk);
         for frame in &member.disk.frames {
             restoring.push(frame.clone()).expect("the disk is whole");
@@ -328,6 +362,24 @@ impl World {
         for ticket in dead {
             self.calls.remove(&ticket);
         }
+    }
+
+    /// Pulls the plug, and the disk loses its entries from `from` on, flushed as they were.
+    pub fn crash_damaged(&mut self, id: NodeId, from: LogIndex, extent: Extent) {
+        self.crash_forgetting(id);
+        self.members.get_mut(&id).expect("a member").disk.damage(from, extent);
+    }
+
+    /// Whether a node, running or not, may lack what it acknowledged.
+    pub fn is_doubtful(&self, id: NodeId) -> bool {
+        let member = &self.members[&id];
+        let forgetful = self.durability == Durability::MemFirst && !self.remembers(id);
+        forgetful || member.disk.held.is_some() || (self.is_up(id) && !self.remembers(id))
+    }
+
+    /// What is durable at a node.
+    pub fn disk(&self, id: NodeId) -> &Disk {
+        &self.members[&id].disk
     }
 
     /// Pulls the plug, and nothing of the writes under way reaches the disk.
