@@ -106,6 +106,9 @@ pub struct Status {
     pub members: Vec<Member>,
     /// Peers with a connection that is up.
     pub connected_peers: usize,
+    /// It may lack entries that it acknowledged, because its disk was damaged or because it acknowledges from memory and
+    /// did not stop in order; its peers have not given all of them back yet.
+    pub repairing: bool,
     /// Which driver runs the node: `glommio` or `tokio`.
     pub runtime: &'static str,
     /// Things counted since the start.

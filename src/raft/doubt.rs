@@ -3,7 +3,7 @@
 //! An acknowledgement stands for more than the bytes it was given for: whoever gave it will vote for no candidate that
 //! lacks them (thesis 3.6.1). A node whose log lost its end cannot compare any more, so it compares with what it held.
 //!
-//! - **Damage** ([`Held`]): the disk lost entries that were durable. The node does not stand for election. It votes only
+//! - **Damage** ([`Held`](wal::Held)): the disk lost entries that were durable. The node does not stand for election. It votes only
 //!   for a log that is at least what it *held*. So every vote it gives is one it would have given before the damage, and
 //!   the proof of Leader Completeness (thesis 3.6.3) goes through unchanged. It follows, acknowledges and counts like
 //!   everyone else. Where the damage hides how far the log went, any index of that term is held.
@@ -29,22 +29,7 @@
 use super::message::{Candidacy, Standing};
 use super::quorum::{Ballot, Tally};
 use super::{Durability, Raft, Restored};
-use wal::{HardState, LogIndex, NodeId, Term};
-
-/// The end of a damaged log before the damage, in the order in which logs are compared (thesis 3.6.1): an upper bound of
-/// everything it may ever have acknowledged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Held {
-    /// Term of the last entry.
-    pub term: Term,
-    /// Its index; [`Held::ANY_INDEX`] if the damage hides how far the log went in this term.
-    pub index: LogIndex,
-}
-
-impl Held {
-    /// Stands for every index of a term.
-    pub const ANY_INDEX: LogIndex = LogIndex(u64::MAX);
-}
+use wal::{HardState, Held, LogIndex, NodeId};
 
 /// What a node does not know about its own past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -35,7 +35,6 @@ pub mod time;
 pub mod timer;
 mod transfer;
 
-pub use doubt::Held;
 pub use membership::{Membership, MembershipError};
 pub use message::Message;
 pub use random::Random;
@@ -43,6 +42,7 @@ pub use read::ReadRound;
 pub use replication::ProposeRefused;
 pub use time::{Mono, Now};
 pub use transfer::TransferRefused;
+pub use wal::Held;
 
 use doubt::Doubt;
 use log::Log;
@@ -217,6 +217,12 @@ pub enum Halt {
         "the log on this node's disk is damaged: {0}; start the node again, and if it has peers they repair it"
     )]
     Damaged(String),
+    /// What the disk lost was on no other.
+    #[error(
+        "the log was damaged, and this node is its group's only voter: nobody can give back what is missing; restore the \
+         data directory from a copy"
+    )]
+    Irreparable,
     /// The disk refused a write; nothing may be acknowledged any more.
     #[error("the log failed and nothing more is acknowledged: {0}")]
     Log(String),
@@ -261,7 +267,7 @@ impl Write {
             hard_state: self.hard_state,
             frames: self.frames.clone(),
             commit: self.commit,
-            whole: false,
+            whole: self.notes.whole,
         }
     }
 
@@ -420,6 +426,9 @@ impl Raft {
         {
             // An entry of a term was held, so the term was reached, like that of an entry that is there.
             self.hard = HardState { term: held.term, vote: None };
+        }
+        if self.is_damaged() && self.membership().is_sole_voter(self.config.id) {
+            return self.halt(Halt::Irreparable);
         }
         self.leave_doubtful_term();
         self.note_whole();

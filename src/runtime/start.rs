@@ -27,7 +27,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 use transport::{DevelopmentAuthority, PeerAddress, PeerId, Tls, TlsFiles, Transport};
-use wal::{Directory, GroupId, NodeId, PortableLog};
+use wal::{Damage, Directory, GroupId, NodeId, PortableLog};
 
 /// Bytes asked of the kernel for each direction of the socket.
 const SOCKET_BYTES: usize = 8 << 20;
@@ -264,16 +264,31 @@ fn recover(
         wal::Options::new(&order.data_dir, wal::Identity { cluster, node: id, group: GroupId::FIRST });
     options.segment_bytes = configuration.log.segment_bytes.0;
     options.create = order.create;
+    // Only peers can give back what a disk lost.
+    options.damage = if has_peers(configuration) { Damage::Repairable } else { Damage::Refuse };
     options.allow_volatile = configuration.log.allow_volatile;
     let wal::Opened { mut recovered, directory } = wal::open(options)?;
     tracing::info!(node = %id, "{}", recovered.report());
 
+    if let Some(held) = recovered.held() {
+        tracing::warn!(
+            node = %id,
+            "the log was damaged: what is whole, up to entry {} of term {}, is kept; it may have held up to {held}; the \
+             peers give back what is missing, and until then this node votes only for one that has it",
+            recovered.last().index,
+            recovered.last().term
+        );
+    }
     // A node that acknowledges from memory and did not stop in order may have forgotten what it acknowledged.
     let forgetful = configuration.durability == Durability::MemFirst && !recovered.was_clean();
-    let fresh = recovered.last().index == wal::LogIndex::ZERO;
+    let fresh = recovered.last().index == wal::LogIndex::ZERO && recovered.held().is_none();
     let standing = if forgetful && !fresh { Standing::Suspect } else { Standing::Whole };
-    let restored =
-        Restored { hard_state: recovered.hard_state(), commit: recovered.commit(), standing, held: None };
+    let restored = Restored {
+        hard_state: recovered.hard_state(),
+        commit: recovered.commit(),
+        standing,
+        held: recovered.held(),
+    };
     let machine = SharedStore::new(Arc::clone(&shared.store), configuration.kv_limits());
     let mut restoring = Node::restoring(
         consensus(configuration, seeds),

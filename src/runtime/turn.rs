@@ -17,7 +17,7 @@ use super::store::SharedStore;
 use crate::api::{Counters, Leadership, Member, Status, StopReason};
 use crate::kv::{CommandError, Revision};
 use crate::node::{self, Input, Node, Output, Reply, RequestError, Ticket};
-use crate::raft::{Membership, Mono, Now, TransferRefused, Write};
+use crate::raft::{Membership, Mono, Now, TransferRefused, Write, message::Standing};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -222,6 +222,9 @@ impl<D: Disk> Loop<D> {
         while let Some(output) = self.node.poll_output() {
             match output {
                 Output::Write(write) => {
+                    if write.says_whole() {
+                        tracing::info!("the log has again everything that this node acknowledged");
+                    }
                     self.disk.submit(write.plan());
                     self.writes.push_back(write);
                 }
@@ -353,6 +356,7 @@ impl<D: Disk> Loop<D> {
             bytes,
             members: members(&node.membership),
             connected_peers: transport.connected,
+            repairing: node.standing != Standing::Whole,
             runtime: self.runtime,
             counters: Counters {
                 flushes: log.flushes,
