@@ -9,33 +9,69 @@
 //! | `election_safety` | O1: one leader a term |
 //! | `log_matching` | O2: one index and term, one entry |
 //! | `state_machine_safety` | O3: decided once, for ever, everywhere; leaders have it |
+//! | `equal_digests` | O4: equal replicas at equal indices |
+//! | `durable_acknowledgements` | O5: acknowledged is decided, decided is on a majority's disks |
+//! | `linearizability`, `search` | O6: by the order of revisions, and by search |
+//! | `exactly_once`, `model` | O7: no command twice, one answer to all tries, by a replay of the ledger |
 //! | `wire_tap` | O10: what leaves is on disk |
 //! | `monotony` | O11: nothing goes back |
+//! | `recovery` | O12: what is recovered is the truth |
+//! | `liveness` | O13: when faults have ended, everything owed is done |
+//! | `bounds` | O15: limits are kept |
+//! | `sometimes` | O19: rare branches that were reached |
+//!
+//! Beside them: `seat` (what is known of a node), `calls` (of the clients), `nodes` and `clients` (who is told what).
+//!
+//! `MemFirst` promises nothing once a majority lost its memory together. From then on the run is judged without what
+//! depends on decisions (O3 to O7): nobody can say which of them still stand.
 //!
 //! Not judged here: determinism (O14, two runs are compared) and panics ([`NO_PANIC`], the runner catches them).
 
+mod bounds;
+mod calls;
+mod clients;
+mod durable_acknowledgements;
 mod election_safety;
+mod equal_digests;
+mod exactly_once;
 mod fast;
+mod linearizability;
+mod liveness;
 mod log_matching;
+mod model;
 mod monotony;
+mod nodes;
+mod recovery;
+mod search;
 mod seat;
+pub mod sometimes;
 mod state_machine_safety;
 #[cfg(test)]
 mod story;
+#[cfg(test)]
+mod tests;
+mod verdicts;
 mod wire_tap;
 
-use super::observation::{Instant, Observation, Truth, Verdict, Violation};
+pub use sometimes::{Mark, Marks};
+pub use verdicts::Verdicts;
+
+use super::observation::{End, Instant, Observation, Violation};
 use crate::kv::Store;
-use crate::node::{Message, Node};
-use crate::raft::message::Body;
-use crate::raft::{self, Durability};
+use crate::node::Node;
+use crate::raft::Durability;
+use calls::Calls;
 use election_safety::ElectionSafety;
+use equal_digests::EqualDigests;
+use exactly_once::ExactlyOnce;
 use fast::FastMap;
-use log_matching::{LogMatching, Sighting};
-use seat::{Seat, Summary};
-use state_machine_safety::{Decider, Ledger};
-use wal::{Frame, NodeId};
-use wire_tap::Leaving;
+use linearizability::Linearizability;
+use liveness::{Final, Liveness};
+use log_matching::LogMatching;
+use seat::Seat;
+use state_machine_safety::Ledger;
+use std::time::Duration;
+use wal::{Frame, NodeId, Term};
 
 /// O18: no panic, no assertion that fires. The runner catches one and reports it under this name.
 pub const NO_PANIC: &str = "no_panic";
@@ -57,33 +93,36 @@ fn violation(oracle: &'static str, what: String) -> Violation {
     Violation { oracle, what }
 }
 
-/// What was judged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Verdicts {
-    /// Observations heard.
-    pub observations: u64,
-    /// Observations in which a node had changed.
-    pub changes: u64,
-    /// Messages tapped.
-    pub messages: u64,
-    /// Terms that had a leader.
-    pub leaders: u64,
-    /// Different entries seen in logs and messages.
-    pub entries: u64,
-    /// Entries decided.
-    pub decided: u64,
+/// Whether decisions can still be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    /// Everything is judged.
+    Whole,
+    /// An entry was decided that no judge ever saw the content of: answers are not replayed.
+    NoReplay,
+    /// A majority lost its memory: nothing that depends on decisions is judged.
+    NoDecisions,
 }
 
 /// All judges of one run.
 #[derive(Debug)]
 pub struct Judges {
+    now: Instant,
     durability: Durability,
+    sight: Sight,
     seats: Vec<Seat>,
+    calls: Calls,
     election: ElectionSafety,
     matching: LogMatching,
     ledger: Ledger,
     /// What undecided entries hold, by index and term.
     bodies: FastMap<(u64, u64), Frame>,
+    digests: EqualDigests,
+    once: ExactlyOnce,
+    order: Linearizability,
+    liveness: Liveness,
+    election_timeout: Duration,
+    newest_leader: Term,
     counts: Verdicts,
 }
 
@@ -98,12 +137,21 @@ impl Judges {
     #[must_use]
     pub fn new() -> Self {
         Self {
+            now: Instant::default(),
             durability: Durability::DiskFirst,
+            sight: Sight::Whole,
             seats: Vec::new(),
+            calls: Calls::default(),
             election: ElectionSafety::default(),
             matching: LogMatching::default(),
             ledger: Ledger::default(),
             bodies: FastMap::default(),
+            digests: EqualDigests::default(),
+            once: ExactlyOnce::default(),
+            order: Linearizability::default(),
+            liveness: Liveness::default(),
+            election_timeout: Duration::ZERO,
+            newest_leader: Term::ZERO,
             counts: Verdicts::default(),
         }
     }
@@ -113,35 +161,45 @@ impl Judges {
     /// # Errors
     /// The first property that does not hold. The run is over then: what follows is not judged.
     pub fn observe(&mut self, at: Instant, observation: &Observation<'_>) -> Result<(), Violation> {
-        let _ = at;
+        self.now = at;
         self.counts.observations += 1;
+        self.liveness.pass(at)?;
         match *observation {
             Observation::Stepped { node, disk } => {
-                self.look(node, disk)?;
+                let seat = self.look(node, disk)?;
+                bounds::judge(self.seats[seat].id, bounds::Held::of(node), bounds::Allowed::of(node))
             }
             Observation::Sent { node, to, message, disk } => {
                 let seat = self.look(node, disk)?;
-                self.tap(seat, node, to, message)?;
+                self.tap(seat, node, to, message)
             }
             Observation::Begun { members, durability } => {
                 self.durability = durability;
                 members.iter().for_each(|&id| {
                     self.seat_of(id);
                 });
+                Ok(())
             }
-            Observation::Recovered { id, verdict, disk } => self.recover(id, verdict, disk)?,
-            Observation::Started { node } => self.start(node)?,
-            Observation::Ended { id, .. } => {
-                let seat = self.seat_of(id);
-                self.seats[seat].up = false;
+            Observation::Recovered { id, verdict, disk } => self.recover(id, verdict, disk),
+            Observation::Started { node } => self.start(node),
+            Observation::Ended { id, end } => {
+                self.end(id, end);
+                Ok(())
             }
-            Observation::Invoked { .. }
-            | Observation::Replied { .. }
-            | Observation::Answered { .. }
-            | Observation::Healed { .. }
-            | Observation::Finished { .. } => {}
+            Observation::Invoked { client, call, ask, session } => self.invoke(client, call, ask, session),
+            Observation::Replied { call, reply } => self.reply(call, reply),
+            Observation::Answered { call, answer } => self.answer(call, answer),
+            Observation::Healed { core } => {
+                self.heal(core);
+                Ok(())
+            }
+            Observation::Finished { core } => self.judge_core(core),
         }
-        Ok(())
+    }
+
+    /// Notes a rare branch that only the world can see.
+    pub fn mark(&mut self, mark: Mark) {
+        self.counts.marks.add(mark, 1);
     }
 
     /// Judges what can only be judged at the end, and says how much was judged.
@@ -149,10 +207,16 @@ impl Judges {
     /// # Errors
     /// The first property that does not hold.
     pub fn finish(&mut self) -> Result<Verdicts, Violation> {
+        self.judge_calls()?;
+        let marks = &mut self.counts.marks;
+        marks.add(Mark::SessionRepeated, self.once.repeated);
+        marks.add(Mark::SessionGone, self.once.gone);
         Ok(Verdicts {
             leaders: self.election.elected(),
             entries: self.matching.entries(),
             decided: self.ledger.len() as u64,
+            compared: self.digests.compared(),
+            leader_after: self.liveness.took(),
             ..self.counts
         })
     }
@@ -164,105 +228,59 @@ impl Judges {
         })
     }
 
-    fn recover(&mut self, id: NodeId, verdict: &Verdict, disk: &Truth) -> Outcome {
+    fn end(&mut self, id: NodeId, end: &End) {
         let at = self.seat_of(id);
         let seat = &mut self.seats[at];
-        seat.flush(disk);
-        if let Verdict::Opened { log, hard_state, .. } = verdict {
-            // What the disk gave is what it holds from now on.
-            seat.flushed.log.clone_from(log);
-            seat.flushed.hard_state = *hard_state;
-            seat.flushed.commit = seat.flushed.commit.min(wal::LogIndex(log.len() as u64));
-            seat.log.clone_from(log);
+        seat.up = false;
+        seat.suspect |= self.durability == Durability::MemFirst && *end != End::Closed;
+        if let End::Halted(why) = end {
+            let diverged = why.contains("diverged");
+            self.mark(if diverged { Mark::Diverged } else { Mark::DiskLatched });
         }
-        Ok(())
+        self.count_memories();
     }
 
-    fn start(&mut self, node: &Node<Store>) -> Outcome {
-        let at = self.seat_of(node.raft().config().id);
-        let seat = &mut self.seats[at];
-        seat.life += 1;
-        seat.up = true;
-        let now = Summary::of(node);
-        monotony::begins(seat.id, seat.flushed.hard_state, seat.flushed.log.last(), &now)?;
-        seat.seen = Summary { term: now.term, ..Summary::default() };
-        self.change(at, node, now)
+    /// A majority without memory is the one case in which `MemFirst` promises nothing.
+    fn count_memories(&mut self) {
+        let suspects = self.seats.iter().filter(|seat| seat.suspect).count();
+        if suspects > self.seats.len() / 2 && self.sight != Sight::NoDecisions {
+            self.sight = Sight::NoDecisions;
+            self.mark(Mark::MemoryLost);
+        }
     }
 
-    /// Looks at a node and its disk; which seat is its.
-    fn look(&mut self, node: &Node<Store>, disk: &Truth) -> Outcome<usize> {
-        let at = self.seat_of(node.raft().config().id);
-        let seat = &mut self.seats[at];
-        if seat.flushed.hard_state != disk.hard_state {
-            monotony::votes(seat.id, seat.flushed.hard_state, disk.hard_state)?;
+    fn heal(&mut self, core: &[NodeId]) {
+        self.liveness.heal(self.now, core, self.election_timeout);
+        for at in 0..self.seats.len() {
+            self.note_leader(at);
         }
-        let (held, commit) = (seat.flushed.log.len(), seat.flushed.commit);
-        if let Some(kept) = seat.flush(disk) {
-            monotony::drops(seat.id, commit, kept..held)?;
-        }
-        let now = Summary::of(node);
-        if seat.seen != now {
-            monotony::lives(seat.id, &seat.seen, &now)?;
-            self.change(at, node, now)?;
-        }
-        Ok(at)
     }
 
-    /// A node has changed.
-    fn change(&mut self, at: usize, node: &Node<Store>, now: Summary) -> Outcome {
-        self.counts.changes += 1;
-        let seat = &mut self.seats[at];
-        let before = std::mem::replace(&mut seat.seen, now);
-        let id = seat.id;
-        if seat.log.last() != Some(&now.last) {
-            let kept = seat.follow(node.raft().log());
-            monotony::truncates(id, before.commit, kept)?;
-            for &entry in &seat.log[kept..] {
-                if self.matching.see(entry, id)? == Sighting::First
-                    && let Some(frame) = node.raft().log().frame(entry.index)
-                {
-                    self.bodies.insert((entry.index.0, entry.term.0), frame.clone());
-                }
-            }
+    /// A leader of the core that no other of the core has outlived.
+    fn note_leader(&mut self, at: usize) {
+        let seat = &self.seats[at];
+        if !seat.up || !seat.seen.leads() || !self.liveness.waits_for(seat.id) {
+            return;
         }
-        let decider = Decider { id, term: now.term, log: &seat.log };
-        if now.leads() && (!before.leads() || before.term != now.term) {
-            self.election.claim(now.term, id)?;
-            self.ledger.lead(decider)?;
+        let core = self.seats.iter().filter(|seat| seat.up && self.liveness.waits_for(seat.id));
+        if core.map(|seat| seat.seen.term).max() == Some(seat.seen.term) {
+            self.liveness.lead(self.now);
         }
-        if now.commit != before.commit {
-            self.ledger.decide(decider, now.commit)?;
-        }
-        Ok(())
     }
 
-    fn tap(&mut self, at: usize, node: &Node<Store>, to: NodeId, message: &Message) -> Outcome {
-        self.counts.messages += 1;
-        let Message::Raft(message) = message else { return Ok(()) };
-        let seat = &mut self.seats[at];
-        wire_tap::tap(Leaving {
-            from: seat.id,
-            to,
-            message,
-            disk: seat.flushed.hard_state,
-            flushed: &seat.flushed.log,
-            log: &seat.log,
-            leased: matches!(message.body, Body::TimeoutNow) && node.raft().lease().is_some(),
-            durability: self.durability,
-        })?;
-        let raft::Message { term, body } = message;
-        match body {
-            Body::Candidacy(candidacy) => seat.candidacy = Some((*term, *candidacy)),
-            Body::Append(append) => {
-                self.election.claim(*term, seat.id)?;
-                self.matching.see(append.previous, seat.id)?;
-                for frame in &append.frames {
-                    self.matching.see(frame.id(), seat.id)?;
-                }
-            }
-            Body::Heartbeat(_) | Body::TimeoutNow => self.election.claim(*term, seat.id)?,
-            Body::Vote(_) | Body::Appended(_) | Body::Alive(_) => {}
-        }
-        Ok(())
+    fn judge_core(&mut self, core: &[&Node<Store>]) -> Outcome {
+        let last: Vec<_> = core
+            .iter()
+            .map(|node| Final {
+                id: node.raft().config().id,
+                term: node.raft().term(),
+                leader: node.raft().leader(),
+                last: node.raft().log().last().index,
+                applied: node.applied(),
+                digest: node.machine().digest(),
+                pending: node.pending(),
+            })
+            .collect();
+        self.liveness.finish(&last, self.calls.open())
     }
 }

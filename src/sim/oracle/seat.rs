@@ -8,7 +8,7 @@ use crate::node::Node;
 use crate::raft::log::Log;
 use crate::raft::message::{Candidacy, Standing};
 use crate::raft::{Raft, RoleName};
-use crate::sim::observation::Truth;
+use crate::sim::observation::{Instant, Truth};
 use wal::{EntryId, HardState, LogIndex, NodeId, Term};
 
 /// A node at a glance.
@@ -75,12 +75,20 @@ pub(super) struct Flushed {
 pub(super) struct Seat {
     pub(super) id: NodeId,
     pub(super) life: u64,
+    /// When this life began.
+    pub(super) began: Instant,
     pub(super) up: bool,
     pub(super) seen: Summary,
     pub(super) log: Vec<EntryId>,
     /// What the last look found gone from the log.
     pub(super) dropped: Vec<EntryId>,
     pub(super) flushed: Flushed,
+    /// Its memory may lack what it acknowledged (`MemFirst`).
+    pub(super) suspect: bool,
+    /// The newest entry its disk had before damage took some, until it is whole again.
+    pub(super) held: Option<EntryId>,
+    /// Copies that damage took from the disk: they count for what was decided by them.
+    pub(super) lost: Vec<EntryId>,
     /// The newest question this node asked for votes.
     pub(super) candidacy: Option<(Term, Candidacy)>,
 }
@@ -90,11 +98,15 @@ impl Seat {
         Self {
             id,
             life: 0,
+            began: Instant::default(),
             up: false,
             seen: Summary::default(),
             log: Vec::new(),
             dropped: Vec::new(),
             flushed: Flushed::default(),
+            suspect: false,
+            held: None,
+            lost: Vec::new(),
             candidacy: None,
         }
     }

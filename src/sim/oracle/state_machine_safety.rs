@@ -39,6 +39,10 @@ impl Ledger {
         self.entries.len()
     }
 
+    pub(super) fn entries(&self) -> &[EntryId] {
+        &self.entries
+    }
+
     /// A node takes everything up to `commit` for decided. What of it is new, as positions in its log.
     pub(super) fn decide(&mut self, node: Decider<'_>, commit: LogIndex) -> Outcome<std::ops::Range<usize>> {
         let Decider { id, term, log } = node;
