@@ -208,17 +208,23 @@ impl Judges {
     /// The first property that does not hold.
     pub fn finish(&mut self) -> Result<Verdicts, Violation> {
         self.judge_calls()?;
-        let marks = &mut self.counts.marks;
-        marks.add(Mark::SessionRepeated, self.once.repeated);
-        marks.add(Mark::SessionGone, self.once.gone);
-        Ok(Verdicts {
+        Ok(self.verdicts())
+    }
+
+    /// How much was judged so far.
+    #[must_use]
+    pub fn verdicts(&self) -> Verdicts {
+        let mut counts = self.counts;
+        counts.marks.add(Mark::SessionRepeated, self.once.repeated);
+        counts.marks.add(Mark::SessionGone, self.once.gone);
+        Verdicts {
             leaders: self.election.elected(),
             entries: self.matching.entries(),
             decided: self.ledger.len() as u64,
             compared: self.digests.compared(),
             leader_after: self.liveness.took(),
-            ..self.counts
-        })
+            ..counts
+        }
     }
 
     fn seat_of(&mut self, id: NodeId) -> usize {
