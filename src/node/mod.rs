@@ -70,6 +70,7 @@
 //! Deliberately absent: the state machine's reads. A linearizable read is *granted* here ([`Reply::Readable`]) and made
 //! by the caller, on its own thread, from a state that includes what the grant promised.
 
+mod invariants;
 mod machine;
 pub mod message;
 mod reads;
@@ -380,6 +381,8 @@ impl<M: StateMachine> Node<M> {
             limits.batches_in_flight > 0 && config.unflushed_entries > 0,
             "a leader must be able to write"
         );
+        assert!(limits.batch_bytes > 4 && limits.pending_requests > 0, "a command must fit somewhere");
+        assert!(config.election_timeout > config.heartbeat, "a leader is heard before it is missed");
         let raft = Raft::new(config, disk);
         let leadership = Leadership { term: disk.hard_state.term, leader: None, role: RoleName::Follower };
         let node = Self {
@@ -443,7 +446,10 @@ impl<M: StateMachine> Node<M> {
                 return Some(output);
             }
             match self.phase {
-                Phase::Idle => return None,
+                Phase::Idle => {
+                    self.check();
+                    return None;
+                }
                 Phase::Gather => {
                     self.phase = Phase::Apply;
                     self.cut_batches();
@@ -488,6 +494,7 @@ impl<M: StateMachine> Node<M> {
         }
         self.flush_answers();
         self.phase = Phase::Idle;
+        assert_eq!(self.pending(), 0, "whoever waited has been answered");
     }
 
     /// The state machine.
@@ -603,6 +610,7 @@ impl<M: StateMachine> Node<M> {
             Ok(()) if self.raft.leader() == Some(to) => self.answer(ticket, Ok(Reply::Transferred)),
             Ok(()) => {
                 let deadline = self.now.mono.after(self.limits.request_timeout);
+                assert_ne!(to, self.raft.config().id, "a leader that names itself is answered at once");
                 self.transfer = Some(WaitingTransfer { ticket, to, deadline });
                 self.start_sweeping();
             }
@@ -617,6 +625,13 @@ impl<M: StateMachine> Node<M> {
         if before == leadership {
             return;
         }
+        assert!(leadership.term >= before.term, "terms never fall");
+        assert!(
+            leadership.term > before.term
+                || before.leader.is_none()
+                || leadership.leader.is_none_or(|l| Some(l) == before.leader),
+            "one leader per term (thesis figure 3.2)"
+        );
         self.outputs.push_back(Output::Leadership(leadership));
         let same_leader = (before.term, before.leader) == (leadership.term, leadership.leader);
         if !same_leader {
@@ -714,6 +729,7 @@ impl<M: StateMachine> Restoring<M> {
     /// [`Halt`] if the node cannot run with it.
     pub fn push(&mut self, frame: Frame) -> Result<(), Halt> {
         let node = &mut self.node;
+        assert_eq!(node.phase, Phase::Gather, "nothing is said before the log is read");
         node.raft.restore(frame, self.decided)?;
         node.apply_decided();
         node.raft.evict(node.limits.cache_bytes, node.applied);

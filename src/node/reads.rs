@@ -51,6 +51,33 @@ impl Reads {
         self.count
     }
 
+    /// Checks what is true between two inputs.
+    pub(super) fn check(&self, applied: LogIndex) {
+        let rounds: usize = self.rounds.iter().map(|(_, readers)| readers.len()).sum();
+        let asked: usize = self.asked.values().map(|asked| asked.readers.len()).sum();
+        let confirmed: usize = self.confirmed.iter().map(|(_, readers)| readers.len()).sum();
+        assert_eq!(self.count, self.new.len() + rounds + asked + confirmed, "a read is in one place");
+        assert!(
+            self.asked.keys().all(|&number| number < self.next_number),
+            "only numbers given out are asked"
+        );
+        let ascending = |one: &ReadRound, next: &ReadRound| one.term == next.term && one.probe <= next.probe;
+        let mut pairs = self.rounds.iter().zip(self.rounds.iter().skip(1));
+        assert!(pairs.all(|((one, _), (next, _))| ascending(one, next)), "rounds are of one term, in order");
+        assert!(
+            self.confirmed.iter().all(|&(index, _)| index > applied),
+            "a confirmed read waits only for its state"
+        );
+    }
+
+    pub(super) fn has_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    pub(super) fn has_rounds(&self) -> bool {
+        !self.rounds.is_empty()
+    }
+
     fn add(&mut self, reader: Reader) {
         self.count += 1;
         self.new.push(reader);
@@ -113,6 +140,7 @@ impl<M: StateMachine> Node<M> {
         let number = self.reads.next_number;
         self.reads.next_number += 1;
         let readers = std::mem::take(&mut self.reads.new);
+        assert_ne!(leader, self.raft.config().id, "a leader has a round of its own");
         self.reads.asked.insert(number, Asked { at: self.now.mono, readers });
         let ask = AskIndex { term: self.raft.term(), incarnation: self.incarnation, number };
         self.outputs.push_back(Output::Send { to: leader, message: Message::AskIndex(ask) });
@@ -152,6 +180,7 @@ impl<M: StateMachine> Node<M> {
 
     /// Grants (an index) or gives up (none) one read.
     fn finish_read(&mut self, reader: Reader, granted: Option<LogIndex>) {
+        assert!(self.reads.count > 0, "it was counted when it came");
         self.reads.count -= 1;
         match reader {
             Reader::Local { ticket, .. } => {

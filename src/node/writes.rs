@@ -71,8 +71,32 @@ impl Writes {
         self.queue.len() + self.in_log_calls + self.forwarded.len()
     }
 
+    /// Checks what is true between two inputs.
+    pub(super) fn check(&self, applied: LogIndex, term: Term) {
+        let bytes: usize = self.queue.iter().map(|queued| queued.command.len()).sum();
+        assert_eq!(self.queue_bytes, bytes, "queued bytes are those of the queue");
+        let calls: usize = self.in_log.values().map(|batch| batch.origins.len()).sum();
+        assert_eq!(self.in_log_calls, calls, "every caller of a batch is counted");
+        for (&(index, at), batch) in &self.in_log {
+            assert_eq!((batch.entry.index, batch.entry.term), (index, at), "a batch is found by its entry");
+            assert!(index > applied, "the callers of an applied entry are answered");
+            assert!(at <= term, "no batch is of a later term");
+        }
+        assert!(
+            self.forwarded.keys().all(|&number| number < self.next_number),
+            "only numbers given out are passed on"
+        );
+        assert!(self.taken_in <= term, "commands are taken in terms that were reached");
+        assert!(self.started_in <= term, "terms never fall");
+    }
+
+    pub(super) fn has_forwarded(&self) -> bool {
+        !self.forwarded.is_empty()
+    }
+
     fn pop_queued(&mut self) -> Option<Queued> {
         let queued = self.queue.pop_front()?;
+        assert!(self.queue_bytes >= queued.command.len(), "it was counted when it came");
         self.queue_bytes -= queued.command.len();
         Some(queued)
     }
@@ -102,6 +126,7 @@ impl<M: StateMachine> Node<M> {
 
     fn queue(&mut self, origin: Origin, command: Bytes) {
         let deadline = self.now.mono.after(self.limits.request_timeout);
+        assert!(command.len() + COMMAND_OVERHEAD <= self.limits.batch_bytes, "it was admitted");
         self.writes.queue_bytes += command.len();
         self.writes.queue.push_back(Queued { origin, command, deadline });
         self.start_sweeping();
@@ -124,6 +149,8 @@ impl<M: StateMachine> Node<M> {
             let entry = self.raft.propose(self.now, batch).expect("asked before");
             let deadline = self.now.mono.after(self.limits.request_timeout);
             self.writes.in_log_calls += origins.len();
+            assert_eq!(entry.term, self.raft.term(), "a leader proposes in its own term");
+            assert!(entry.index > self.applied, "an entry is new when it is proposed");
             let former =
                 self.writes.in_log.insert((entry.index, entry.term), InLog { entry, deadline, origins });
             assert!(former.is_none(), "a leader makes one entry per index and term");
@@ -294,6 +321,7 @@ impl<M: StateMachine> Node<M> {
         while self.applied < self.raft.commit() {
             let index = self.applied.next();
             let frame = self.raft.log().frame(index).expect("what is not applied is in memory").clone();
+            assert_eq!(frame.index(), index, "entries are applied in order, each once");
             assert!(self.replies.is_empty(), "replies are used up");
             if frame.kind() == Kind::Commands {
                 self.machine.apply(&frame, &mut self.replies);

@@ -112,6 +112,12 @@ impl Raft {
                     && self.is_promised(now);
                 let grant = free && up_to_date && !promised && self.may_vote_for(&candidacy);
                 if grant {
+                    assert_ne!(from, self.config.id, "a candidate does not ask itself");
+                    assert!(
+                        !matches!(self.role, Role::Leader(_) | Role::Candidate(_))
+                            || wal::mutant!("vote_twice"),
+                        "whoever stands has voted for itself"
+                    );
                     self.hard.vote = Some(from);
                     self.restart_election_timer(now);
                 }
@@ -173,6 +179,7 @@ impl Raft {
             self.send(self.peers[peer], body.clone());
         }
         assert!(self.saved != self.hard, "a new term is not on disk yet");
+        assert!(self.membership().is_voter(self.config.id), "only voters stand");
     }
 
     /// Counts an election, this node's own ballot included: in a pre-vote its willingness, in a vote what the disk
@@ -215,7 +222,10 @@ impl Raft {
             // Elected by whole memories, or by a majority that lost theirs together: nothing better will come.
             self.become_whole();
         }
+        assert_eq!(self.hard.vote, Some(self.config.id), "a leader voted for itself");
+        assert!(self.draft.frames.is_empty(), "a candidate takes no entries");
         let last = self.log.last();
+        assert!(last.term < self.hard.term, "nobody has led in this term before");
         let progress = self
             .peers
             .iter()

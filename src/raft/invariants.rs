@@ -3,9 +3,11 @@
 //! Only what one node can see of itself; what must hold between nodes is judged by tests that see the whole cluster.
 //! Both run after each input in builds with debug assertions (every test, the simulator), not in release builds.
 
+use super::doubt::Doubt;
 use super::message::Standing;
+use super::timer::Timer;
 use super::{Raft, Role};
-use wal::{EntryId, HardState, LogIndex};
+use wal::{EntryId, HardState, LogIndex, Term, WriteId};
 
 /// What a step must respect.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +15,9 @@ pub(super) struct Summary {
     hard: HardState,
     saved: HardState,
     commit: LogIndex,
+    commit_term: Option<Term>,
+    durable: LogIndex,
+    next_write: WriteId,
     last: EntryId,
     standing: Standing,
     leads: bool,
@@ -24,6 +29,9 @@ impl Raft {
             hard: self.hard,
             saved: self.saved,
             commit: self.log.commit(),
+            commit_term: self.log.term_at(self.log.commit()),
+            durable: self.log.durable(),
+            next_write: self.next_write,
             last: self.log.last(),
             standing: self.standing(),
             leads: matches!(self.role, Role::Leader(_)),
@@ -58,8 +66,29 @@ impl Raft {
             self.memberships.last().is_some_and(|&(index, _)| index <= log.last().index),
             "the membership in force is in the log"
         );
-        let member = !self.peers.contains(&self.config.id);
-        assert!(member, "a node is not its own peer");
+        assert!(!self.peers.contains(&self.config.id), "a node is not its own peer");
+        assert!(!self.suspects.contains(&self.config.id), "what a node lacks itself is its doubt");
+        assert!(self.proving_from <= self.next_write, "what proves something was written");
+        assert!(
+            log.last().index == LogIndex::ZERO || log.terms().first().is_some_and(|row| row.0.0 == 1),
+            "terms are known from the first entry on"
+        );
+        assert!(
+            log.cached().last().is_none_or(|last| last.timestamp_ms() <= self.last_timestamp),
+            "timestamps never fall along a log"
+        );
+        assert!(
+            self.whole_at.is_none() || self.doubt == Doubt::Forgot,
+            "only one who forgot waits for a commit"
+        );
+        assert!(
+            matches!(self.role, Role::Leader(_)) || self.timers.deadline(Timer::Election).is_some(),
+            "whoever does not lead waits for a leader"
+        );
+        assert!(
+            !self.is_damaged() || matches!(self.role, Role::Follower) || wal::mutant!("suspect_stands"),
+            "a damaged node does not stand for election"
+        );
         match &self.role {
             Role::Leader(leading) => {
                 assert_eq!(self.leader, Some(self.config.id), "a leader knows it leads");
@@ -71,6 +100,9 @@ impl Raft {
                     Some(self.hard.term),
                     "its term starts with its no-op"
                 );
+                assert!(self.timers.deadline(Timer::Heartbeat).is_some(), "a leader shows that it lives");
+                assert!(self.timers.deadline(Timer::Election).is_none(), "a leader waits for no election");
+                assert!(leading.progress.keys().eq(&self.peers), "a leader knows something of every peer");
                 for (peer, progress) in &leading.progress {
                     assert!(progress.matched < progress.next, "node {peer}: what it holds is not sent again");
                     assert!(
@@ -109,6 +141,14 @@ impl Raft {
         }
         assert!(self.saved.term >= before.saved.term, "the disk's term never falls");
         assert!(self.log.commit() >= before.commit, "what is decided stays decided");
+        assert_eq!(self.log.term_at(before.commit), before.commit_term, "and stays what it is");
+        assert!(self.next_write >= before.next_write, "writes are numbered in order");
+        assert!(
+            before.durable <= self.log.durable()
+                || self.log.durable() == self.log.last().index
+                || self.proving_from == self.next_write,
+            "only a truncation takes back what is durable"
+        );
         assert!(
             self.standing() == before.standing || self.standing() == Standing::Whole,
             "a memory is not lost while running"

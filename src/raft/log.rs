@@ -171,6 +171,7 @@ impl Log {
         if self.terms.last().is_none_or(|&(_, term)| term < frame.term()) {
             self.terms.push((frame.index(), frame.term()));
         }
+        assert!(frame.term() >= last.term, "terms ascend along a log");
         self.bytes += frame.bytes().len();
         self.undecided_bytes += frame.bytes().len();
         self.frames.push_back(frame);
@@ -191,7 +192,9 @@ impl Log {
         while self.terms.last().is_some_and(|&(first, _)| first >= from) {
             self.terms.pop();
         }
+        assert_eq!(self.last().index, from.previous(), "the log ends before what was dropped");
         self.durable = self.durable.min(from.previous());
+        assert!(self.commit <= self.last().index, "what is decided is still there");
     }
 
     /// Notes that the disk holds the log up to `entry`. An entry that has been replaced since is no evidence for what
@@ -199,6 +202,7 @@ impl Log {
     pub fn note_durable(&mut self, entry: EntryId) {
         if entry.index > self.durable && self.compare(entry) == Comparison::Same {
             self.durable = entry.index;
+            assert!(self.durable <= self.last().index, "only what is in the log is durable");
         }
     }
 
@@ -211,6 +215,7 @@ impl Log {
         while self.commit < index {
             self.commit = self.commit.next();
             let frame = self.frame(self.commit).expect("undecided entries are in memory");
+            assert!(self.undecided_bytes >= frame.bytes().len(), "its bytes were counted");
             self.undecided_bytes -= frame.bytes().len();
         }
     }
@@ -225,6 +230,8 @@ impl Log {
             self.bytes -= frame.bytes().len();
             self.base = frame.id();
         }
+        assert!(self.base.index <= self.commit, "what leaves memory is decided");
+        assert!(self.base.index <= self.durable, "and can be read from the disk");
     }
 
     /// Rows of the term table, for the invariants.

@@ -493,6 +493,7 @@ impl Raft {
         }
         let before = self.summary();
         let Write { id, hard_state, frames, then, .. } = written.0;
+        assert!(id < self.next_write, "only what was written is durable");
         if let Some(saved) = hard_state {
             assert!(saved.term >= self.saved.term, "hard states become durable in order");
             self.saved = saved;
@@ -546,6 +547,11 @@ impl Raft {
             return;
         }
         let Draft { frames, then } = std::mem::take(&mut self.draft);
+        assert!(self.submitted.term <= self.hard.term, "terms reach the disk in order");
+        assert!(
+            frames.last().is_none_or(|last| last.id() == self.log.last()),
+            "the log on disk ends as in memory"
+        );
         self.submitted = self.hard;
         self.became_whole = false;
         let write = Write { id: self.next_write, hard_state, frames, commit: self.log.commit(), notes, then };
@@ -627,6 +633,7 @@ impl Raft {
     /// write that saves it.
     fn send(&mut self, to: NodeId, body: Body) {
         let message = Message { term: self.hard.term, body };
+        assert_ne!(to, self.config.id, "a node does not talk to itself");
         if self.saved == self.hard || wal::mutant!("vote_before_durable") {
             self.outputs.push_back(Output::Send { to, message });
         } else {
@@ -669,6 +676,10 @@ impl Raft {
         }
         let membership = Membership::decode(&frame.body())
             .map_err(|error| Halt::Membership { index: frame.index(), error })?;
+        assert!(
+            self.memberships.last().is_none_or(|&(index, _)| index < frame.index()),
+            "memberships follow each other"
+        );
         self.memberships.push((frame.index(), membership));
         self.list_peers();
         Ok(())
@@ -678,6 +689,7 @@ impl Raft {
         self.log.truncate(from);
         self.agreed = self.agreed.min(from.previous());
         // An entry may be truncated and appended again while its first write is on the way (pitfall: ABA of writes).
+        assert!(self.proving_from <= self.next_write, "writes are numbered in order");
         self.proving_from = self.next_write;
         // What was to be written from there on will not be; a later frame supersedes what already was.
         self.draft.frames.retain(|frame| frame.index() < from);

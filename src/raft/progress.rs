@@ -73,6 +73,7 @@ impl Progress {
         self.next = last.next();
         self.in_flight.push_back((last, bytes, now));
         self.in_flight_bytes += bytes;
+        assert!(self.matched < self.next, "what the peer holds is not sent again");
     }
 
     /// The peer holds everything up to `matched`.
@@ -84,6 +85,8 @@ impl Progress {
         {
             self.in_flight_bytes -= self.in_flight.pop_front().expect("just seen").1;
         }
+        assert!(self.next > self.matched, "what the peer holds is not sent again");
+        assert!(!self.in_flight.is_empty() || self.in_flight_bytes == 0, "an empty flight has no bytes");
         // An acceptance from before the probe does not answer it: what was sent since may be lost.
         if matches!(self.mode, Mode::Probe(Some((_, probed))) if probed <= matched) {
             self.mode = Mode::Stream;

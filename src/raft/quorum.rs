@@ -57,6 +57,7 @@ fn majority(voters: usize) -> usize {
 }
 
 fn tally_half(voters: &BTreeSet<NodeId>, ballot: &impl Fn(NodeId) -> Ballot) -> Tally {
+    assert!(!voters.is_empty(), "nobody wins an election without voters");
     let count = |wanted| voters.iter().filter(|&&id| ballot(id) == wanted).count();
     if count(Ballot::Granted) >= majority(voters.len()) {
         Tally::Won
@@ -75,6 +76,7 @@ fn reached_by_half(voters: &BTreeSet<NodeId>, reached: &impl Fn(NodeId) -> u64) 
         *value = reached(id);
     }
     values.sort_unstable();
+    assert!(majority(voters.len()) <= voters.len(), "a majority is a part of the voters");
     // `majority` voters are at or beyond this one.
     values[voters.len() - majority(voters.len())]
 }

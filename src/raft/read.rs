@@ -38,6 +38,7 @@ impl Probes {
     }
 
     fn send(&mut self, now: Mono, election_timeout: Duration) -> u64 {
+        assert!(self.sent_at.back().is_none_or(|&(_, last)| last <= now), "time does not fall");
         self.wanted = false;
         self.newest += 1;
         let grain = election_timeout / REMEMBERED_PER_TIMEOUT;
@@ -113,6 +114,11 @@ impl Raft {
             return Some(Mono(u64::MAX));
         }
         let since = self.quorum_recognised_at()?;
+        assert!(since >= Mono(1), "a quorum has answered");
+        assert!(
+            self.lease_span() <= self.config.election_timeout || wal::mutant!("lease_ignores_drift"),
+            "a lease is shorter than what its followers promise"
+        );
         Some(since.after(self.lease_span()))
     }
 

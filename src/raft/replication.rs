@@ -41,6 +41,7 @@ impl Raft {
         self.may_propose()?;
         let frame = batch.commands(self.head(now));
         let id = frame.id();
+        assert_eq!(id.term, self.hard.term, "a leader proposes in its own term");
         self.append_own(frame);
         Ok(id)
     }
@@ -88,6 +89,7 @@ impl Raft {
         let Role::Leader(leading) = &mut self.role else { return };
         let Some(progress) = leading.progress.get_mut(&to) else { return };
         assert_eq!(previous.index, progress.next.previous(), "an append continues what was sent");
+        assert!(frames.first().is_none_or(|first| first.follows(previous)), "and its entries follow it");
         if let Some(last) = frames.last() {
             let bytes = frames.iter().map(|frame| frame.bytes().len()).sum();
             progress.sent(last.index(), bytes, now.mono);
@@ -171,6 +173,8 @@ impl Raft {
         let matched = if wal::mutant!("ack_whole_log") { self.log.last().index } else { matched };
         self.agreed = self.agreed.max(matched);
         self.learn_commit(commit);
+        assert!(matched <= self.log.last().index, "what is accepted is in the log");
+        assert!(self.log.commit() <= self.log.last().index, "what is decided is in the log");
         let accepted = Body::Appended(Appended { outcome: AppendOutcome::Accepted { matched }, probe });
         let unflushed = self.log.last().index.0 - self.log.durable().0;
         if (self.config.durability == Durability::MemFirst && unflushed <= self.config.unflushed_entries)
@@ -225,6 +229,7 @@ impl Raft {
 
     fn reject(&mut self, to: NodeId, previous: EntryId, probe: u64) {
         let hint = self.log.last_at_most(previous.index.previous(), previous.term).max(self.log.commit());
+        assert!(hint >= self.log.commit(), "logs agree on what is decided");
         let hint_term = self.log.term_at(hint).expect("the hint is in the log");
         let outcome = AppendOutcome::Rejected { previous: previous.index, hint, hint_term };
         self.send(to, Body::Appended(Appended { outcome, probe }));
@@ -304,6 +309,7 @@ impl Raft {
         if self.log.term_at(reached) != Some(self.hard.term) && !wal::mutant!("commit_older_terms_by_count") {
             return;
         }
+        assert!(reached <= self.log.last().index, "a quorum cannot hold more than its leader");
         self.log.commit_to(reached);
         // Under load the next append tells; when there is none, a notice does, soon.
         self.timers.set(Timer::CommitNotice, now.mono.after(self.config.heartbeat / 25));

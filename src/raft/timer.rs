@@ -59,6 +59,7 @@ impl Timers {
     /// Takes one timer that is due, in the order of [`Timer::ALL`].
     pub fn take_due(&mut self, now: Mono) -> Option<Timer> {
         let due = Timer::ALL.into_iter().find(|t| self.deadlines[t.row()].is_some_and(|at| at <= now))?;
+        assert!(self.deadline(due).is_some_and(|at| at <= now), "no timer fires early");
         self.clear(due);
         Some(due)
     }

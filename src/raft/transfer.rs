@@ -66,6 +66,7 @@ impl Raft {
             return;
         }
         if leading.progress.get(&peer).is_some_and(|progress| progress.matched == last) {
+            assert_ne!(peer, self.config.id, "a leader does not succeed itself");
             transfer.asked = true;
             // Before the word leaves: its receiver may win an election that the lease would have kept off.
             leading.lease_revoked = !wal::mutant!("transfer_keeps_lease");

@@ -30,6 +30,7 @@ impl Single {
         held: Option<Held>,
         durability: Durability,
     ) -> Self {
+        super::world::choose_mutant();
         let config = Config {
             id: NodeId(1),
             cluster: ClusterId(1),
