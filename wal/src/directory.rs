@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 pub const LOCK_NAME: &str = "LOCK";
 /// The state file before it has its name.
 pub(crate) const STATE_TMP_NAME: &str = "state.tmp";
+/// A copy of a damaged segment before it has its name.
+pub(crate) const DAMAGED_TMP_NAME: &str = "damaged.tmp";
 /// How long another holder may take to die.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
@@ -159,9 +161,10 @@ fn list(path: &Path) -> Result<Listing, OpenError> {
         match name.as_ref() {
             STATE_NAME => listing.state = true,
             LOCK_NAME => {}
-            SPARE_NAME | STATE_TMP_NAME => listing.temporary.push(entry.path()),
+            SPARE_NAME | STATE_TMP_NAME | DAMAGED_TMP_NAME => listing.temporary.push(entry.path()),
             other => match segment_number(other) {
                 Some(number) => listing.segments.push(number),
+                None if other.strip_suffix(".damaged").and_then(segment_number).is_some() => {}
                 None => listing.foreign.push(other.to_owned()),
             },
         }

@@ -18,7 +18,7 @@ use crate::positions::{Placed, Position, Positions};
 use crate::reading::{Read, Reader};
 use crate::sector::BLOCK_U64;
 use crate::segment::{FIRST_OFFSET, Identity, Predecessor, SegmentHeader};
-use crate::state::StateRecord;
+use crate::state::{Held, StateRecord};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -33,6 +33,8 @@ pub struct Tail {
     pub(crate) offset: u64,
     pub(crate) sequence: u64,
     pub(crate) last: EntryId,
+    /// The greatest last entry so far.
+    pub(crate) peak: Held,
     pub(crate) commit: LogIndex,
     pub(crate) state: StateRecord,
     pub(crate) positions: Positions,
@@ -157,6 +159,8 @@ pub struct Journal {
     events: VecDeque<LogEvent>,
     latch: Option<LogError>,
     stats: LogStats,
+    /// The log is idle and wants its mark.
+    marking: bool,
 }
 
 impl Journal {
@@ -179,6 +183,7 @@ impl Journal {
             events: VecDeque::new(),
             latch: None,
             stats: LogStats::default(),
+            marking: false,
             tail,
         }
     }
@@ -224,19 +229,23 @@ impl Journal {
         assert!(self.gathered.is_empty(), "a finished write leaves no plans behind");
         let payload = self.gather();
         if self.gathered.is_empty() {
-            return self
-                .queued
-                .front()
-                .map(WritePlan::frame_bytes)
-                .map_or(Step::Nothing, |bytes| self.rotate(bytes));
+            return match self.queued.front().map(WritePlan::frame_bytes) {
+                Some(bytes) => self.rotate(bytes),
+                None => self.poll_mark(),
+            };
         }
         let hard_state = self.gathered.iter().rev().find_map(|plan| plan.hard_state);
         // The first write in a segment also tells the state file of it: a segment that holds acknowledged
         // entries is missed.
         let begun = self.segment().number > self.tail.state.newest_segment;
-        let hard_state = hard_state.or(begun.then_some(self.tail.state.hard_state));
-        let state = hard_state.map(|hard_state| self.next_state(hard_state));
+        let healed = self.tail.state.held.is_some() && self.gathered.iter().any(|plan| plan.whole);
+        let hard_state = hard_state.or((begun || healed).then_some(self.tail.state.hard_state));
+        let state = hard_state.map(|hard_state| {
+            let state = self.next_state(hard_state);
+            StateRecord { held: state.held.filter(|_| !healed), ..state }
+        });
         let envelope = (payload > 0).then(|| self.header(payload));
+        let state = state.filter(|_| envelope.is_none() || !crate::mutant!("hard_state_lags"));
         if envelope.is_none() && state.is_none() {
             // Only barriers and commit indices: everything before them is on disk.
             self.acknowledge();
@@ -248,6 +257,29 @@ impl Journal {
             envelope: envelope.map(|_| Extent { at, bytes: envelope::disk_bytes(payload) }),
             state: state.map(|state| state.offset()),
         }
+    }
+
+    /// Whether envelopes were flushed that no state record speaks of yet. Damage to the very last of them would look like
+    /// a write that was torn.
+    #[must_use]
+    pub fn mark_owed(&self) -> bool {
+        self.latch.is_none() && self.tail.sequence > self.tail.state.log_mark
+    }
+
+    /// The log has been idle for a while: its next write, unless a plan comes first, is the mark it owes, if any. One
+    /// flush for each idle period, none under load.
+    pub fn mark(&mut self) {
+        self.marking = self.mark_owed();
+    }
+
+    fn poll_mark(&mut self) -> Step {
+        if !std::mem::take(&mut self.marking) || !self.mark_owed() {
+            return Step::Nothing;
+        }
+        let state = self.next_state(self.tail.state.hard_state);
+        assert_eq!(state.log_mark, self.tail.sequence, "a mark covers all that is flushed");
+        self.flight = Flight::Write { envelope: None, state: Some(state) };
+        Step::Write { envelope: None, state: Some(state.offset()) }
     }
 
     /// Moves the plans that can share a write, in order; returns their bytes of frames.
@@ -277,7 +309,11 @@ impl Journal {
         Step::Rotate(Next {
             number: self.segment().number + 1,
             bytes: self.tail.segment_bytes.max(needed),
-            predecessor: Predecessor { sequence: self.tail.sequence, last: self.tail.last },
+            predecessor: Predecessor {
+                sequence: self.tail.sequence,
+                last: self.tail.last,
+                peak: self.tail.peak,
+            },
         })
     }
 
@@ -296,6 +332,7 @@ impl Journal {
             commit: self.commit.min(last.index()),
             log_mark: self.tail.sequence,
             state_mark: self.tail.state.sequence,
+            peak: self.tail.peak,
         }
     }
 
@@ -313,6 +350,7 @@ impl Journal {
             log_mark: self.tail.sequence,
             commit: self.tail.commit,
             newest_segment: self.segment().number,
+            peak: self.tail.peak,
             ..self.tail.state.successor()
         }
     }
@@ -360,13 +398,20 @@ impl Journal {
                 bytes,
             });
             self.tail.offset += bytes;
+            if crate::mutant!("tail_block_rewritten") && bytes > BLOCK_U64 {
+                self.tail.offset -= BLOCK_U64;
+            }
+            assert!(self.tail.offset <= self.segment().bytes, "an envelope ends within its segment");
             self.tail.sequence = header.sequence;
             self.tail.last = header.last;
+            self.tail.peak = self.tail.peak.max(header.last.into());
             self.stats.frames += u64::from(header.frames);
             self.stats.frame_bytes += header.payload;
             self.count_write(bytes);
         }
         if let Some(state) = state {
+            assert_eq!(state.sequence, self.tail.state.sequence + 1, "state records are dense");
+            assert!(state.log_mark <= self.tail.sequence, "a mark speaks of what is flushed");
             self.tail.state = state;
             self.count_write(BLOCK_U64);
         }
@@ -406,6 +451,9 @@ impl Journal {
     pub fn handle_failed(&mut self, error: LogError) {
         if self.latch.is_none() {
             self.events.push_back(LogEvent::Failed(error.clone()));
+            if crate::mutant!("continue_after_failed_write") {
+                return self.handle_written();
+            }
             self.latch = Some(error);
         }
     }
@@ -428,6 +476,12 @@ impl Journal {
         let state = StateRecord { clean: true, ..self.next_state(self.tail.state.hard_state) };
         self.flight = Flight::Write { envelope: None, state: Some(state) };
         Some(Step::Write { envelope: None, state: Some(state.offset()) })
+    }
+
+    /// The newest state record that is flushed.
+    #[must_use]
+    pub fn state(&self) -> &StateRecord {
+        &self.tail.state
     }
 
     /// Nothing queued and nothing in flight.

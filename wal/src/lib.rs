@@ -7,6 +7,7 @@
 //! The rest of this page is the format.
 #![doc = include_str!("../FORMAT.md")]
 
+mod damage;
 mod directory;
 mod entries;
 mod envelope;
@@ -42,13 +43,15 @@ mod damage_tests;
 mod latch_tests;
 #[cfg(test)]
 mod memory;
+#[cfg(test)]
+mod repair_tests;
 
+pub use damage::{Damage, Damaged, Place};
 pub use error::{LogError, OpenError};
 pub use frame::{Frame, FrameBuilder, FrameError, FrameHead, Kind};
 pub use id::{ChainHash, ClusterId, EntryId, GroupId, HardState, LogIndex, NodeId, Term};
 pub use journal::ENVELOPE_BYTES;
 pub use open::{DEFAULT_SEGMENT_BYTES, Directory, MAX_SEGMENT_BYTES, Opened, Options, open};
-pub use opening::Damage;
 pub use plan::{Fetch, FetchError, Flushed, LogEvent, LogStats, WriteId, WritePlan};
 pub use portable::PortableLog;
 pub use positions::Position;

@@ -2,10 +2,12 @@
 //!
 //! What is written is pending until the flush; a power cut keeps any subset of the pending sectors.
 
+use crate::damage::Damage;
+use crate::entries::entries;
 use crate::frame::{Frame, FrameBuilder, FrameHead};
 use crate::id::{ClusterId, EntryId, GroupId, HardState, LogIndex, NodeId, Term};
 use crate::journal::{Journal, Next, Step, Tail};
-use crate::opening::{Change, Damage, Opening, Rules, read_state};
+use crate::opening::{Change, Opening, Rules, read_state};
 use crate::plan::{Fetch, FetchError, LogEvent, WriteId, WritePlan};
 use crate::scan::{Refused, Scanned, SegmentFile};
 use crate::sector::{BLOCK, SECTOR};
@@ -41,6 +43,8 @@ pub(crate) struct Found {
 
 impl Disk {
     pub(crate) fn new(segment_bytes: u64) -> Self {
+        #[cfg(zoo)]
+        crate::mutant::choose(&std::env::var("D_ENGINE_MUTANT").unwrap_or_default());
         let (_, state) = state::initial_file(IDENTITY);
         Self { state, segments: BTreeMap::new(), segment_bytes, nonce: 1 << 64 }
     }
@@ -61,7 +65,7 @@ impl Disk {
         header
     }
 
-    fn decide(&self, damage: Damage) -> Result<Opening, Refused> {
+    pub(crate) fn decide(&self, damage: Damage) -> Result<Opening, Refused> {
         let state = read_state(&self.state, &IDENTITY)?;
         let file = |(&number, bytes): (&u64, &Vec<u8>)| SegmentFile {
             number,
@@ -76,11 +80,7 @@ impl Disk {
         let opening = self.decide(Damage::Refuse)?;
         let state = read_state(&self.state, &IDENTITY)?;
         let scanned = opening.scanned().clone();
-        let frames = if scanned.segments.is_empty() {
-            Vec::new()
-        } else {
-            self.read_all(&mut Journal::new(opening.tail().clone()))
-        };
+        let frames = if scanned.segments.is_empty() { Vec::new() } else { self.frames(opening.tail()) };
         Ok(Found { scanned, state, frames })
     }
 
@@ -105,16 +105,30 @@ impl Disk {
     }
 
     /// What `open` does, on this disk.
-    pub(crate) fn open(mut self) -> Result<(Machine, Found), Refused> {
+    pub(crate) fn open(self) -> Result<(Machine, Found), Refused> {
         let found = self.inspect()?;
-        let mut opening = self.decide(Damage::Refuse)?;
+        let machine = self.open_under(Damage::Refuse)?;
+        Ok((machine, found))
+    }
+
+    /// The same under a rule for damage.
+    pub(crate) fn open_under(mut self, damage: Damage) -> Result<Machine, Refused> {
+        let mut opening = self.decide(damage)?;
         while let Some(change) = opening.poll_change() {
             self.carry_out(change, &mut opening);
         }
-        Ok((Machine::on(self, opening.finish()), found))
+        Ok(Machine::on(self, opening.finish()))
     }
 
-    fn carry_out(&mut self, change: Change, opening: &mut Opening) {
+    /// Everything in a log that was opened.
+    pub(crate) fn frames(&self, tail: &Tail) -> Vec<Frame> {
+        let served = self.read_all(&mut Journal::new(tail.clone()));
+        let streamed: Result<Vec<_>, _> = entries(tail, |number| self.segments[&number].as_slice()).collect();
+        assert_eq!(served, streamed.expect("a log that passed is streamed"));
+        served
+    }
+
+    pub(crate) fn carry_out(&mut self, change: Change, opening: &mut Opening) {
         match change {
             Change::State(record) => {
                 let at = usize::try_from(record.offset()).expect("small");
@@ -146,7 +160,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    fn on(disk: Disk, tail: Tail) -> Self {
+    pub(crate) fn on(disk: Disk, tail: Tail) -> Self {
         let (last, term) = (tail.last, tail.state.hard_state.term.0.max(1));
         Self { disk, journal: Journal::new(tail), pending: Vec::new(), last, term: Term(term), plans: 0 }
     }
@@ -168,6 +182,16 @@ impl Machine {
     pub(crate) fn submit(&mut self, hard_state: Option<HardState>, frames: Vec<Frame>, commit: LogIndex) {
         self.plans += 1;
         self.journal.submit(WritePlan { id: WriteId(self.plans), hard_state, frames, commit, whole: false });
+    }
+
+    /// The node says that it is whole again.
+    pub(crate) fn submit_whole(&mut self) {
+        self.plans += 1;
+        self.journal.submit(WritePlan { whole: true, ..WritePlan::barrier(WriteId(self.plans)) });
+    }
+
+    pub(crate) fn journal_state(&self) -> StateRecord {
+        *self.journal.state()
     }
 
     /// Puts the next write on its way; segments are made as asked. False if there is none.

@@ -4,14 +4,15 @@
 //! tail; make the first segment of a new log; write the state record that says "open". When [`open`] returns,
 //! everything it reports is durable, and a crash from then on is not taken for a clean shutdown.
 
-use crate::directory::{Absent, Claimed, STATE_TMP_NAME};
+use crate::damage::Damage;
+use crate::directory::{Absent, Claimed, DAMAGED_TMP_NAME, STATE_TMP_NAME};
 use crate::error::{LogError, OpenError};
 use crate::journal::Tail;
-use crate::opening::{Change, Damage, Opening, Rules};
+use crate::opening::{Change, Opening, Rules};
 use crate::recovered::{Recovered, RecoveryReport, SegmentPath};
 use crate::scan::{Refused, SegmentFile};
 use crate::sector::{BLOCK, BLOCK_U64, FORMAT_VERSION};
-use crate::segment::{FIRST_OFFSET, Identity, MIN_SEGMENT_BYTES, segment_name};
+use crate::segment::{FIRST_OFFSET, Identity, MIN_SEGMENT_BYTES, damaged_name, segment_name};
 use crate::segments::Maker;
 use crate::state::{self, STATE_NAME, StateRecord};
 use std::fs::{File, OpenOptions};
@@ -127,6 +128,9 @@ pub fn open(options: Options) -> Result<Opened, OpenError> {
     let rules = Rules { segment_bytes: options.segment_bytes, damage: options.damage };
     let mut opening = Opening::decide(state, &files, rules).map_err(|refused| refused.at(&held.path))?;
     let report = RecoveryReport::new(&opening, &held.path);
+    if report.damaged.is_some() {
+        tracing::error!("{report}");
+    }
     // Names made by an earlier process may not be durable yet, and what follows depends on them.
     held.sync()?;
     while let Some(change) = opening.poll_change() {
@@ -154,7 +158,14 @@ fn carry_out(
             opening.handle_made(maker.make(next).map_err(|error| not_made(held, error))?);
             Ok(())
         }
-        Change::SetAside { .. } | Change::Copy { .. } => unreachable!("nothing is repaired yet"),
+        Change::SetAside { segment } => set_aside(held, segment),
+        Change::Copy { segment } => {
+            // Only for people: a full disk or an unreadable block must not keep the node from its peers.
+            if let Err(error) = keep_copy(held, segment) {
+                tracing::warn!(%error, segment, "no copy of the damaged segment is kept");
+            }
+            Ok(())
+        }
     }
 }
 
@@ -251,6 +262,29 @@ fn zero(held: &Claimed, segment: u64, range: Range<u64>, length: u64) -> Result<
         at += BLOCK_U64;
     }
     file.sync_all().map_err(refused)
+}
+
+fn set_aside(held: &Claimed, segment: u64) -> Result<(), OpenError> {
+    let path = held.path.join(segment_name(segment));
+    let refused = |error| OpenError::io("renaming", &path, error);
+    std::fs::rename(&path, held.path.join(damaged_name(segment))).map_err(refused)?;
+    held.sync()
+}
+
+/// The first copy of a segment stays: a repair that was interrupted finds less of it.
+fn keep_copy(held: &Claimed, segment: u64) -> std::io::Result<()> {
+    let copy = held.path.join(damaged_name(segment));
+    if copy.try_exists()? {
+        return Ok(());
+    }
+    let tmp = held.path.join(DAMAGED_TMP_NAME);
+    let copied = std::fs::copy(held.path.join(segment_name(segment)), &tmp)
+        .and_then(|_| File::open(&tmp)?.sync_all())
+        .and_then(|()| std::fs::rename(&tmp, &copy));
+    if copied.is_err() {
+        let _ = std::fs::remove_file(&tmp);
+    }
+    copied
 }
 
 fn write_state(held: &Claimed, file: &File, record: &StateRecord) -> Result<(), OpenError> {

@@ -6,24 +6,15 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use crate::id::HardState;
+use crate::damage::{Damage, Damaged};
+use crate::id::{HardState, Term};
 use crate::journal::{Next, Tail};
 use crate::scan::{Cut, Refused, Scanned, SegmentFile, scan};
 use crate::segment::Identity;
 use crate::segment::{Predecessor, SegmentHeader};
-use crate::state::{self, STATE_NAME, StateProblem, StateRecord};
+use crate::state::{self, Held, STATE_NAME, StateProblem, StateRecord};
 use crate::walk::Blocks;
 use std::collections::VecDeque;
-
-/// What to do about damage to what was durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Damage {
-    /// Change nothing, and say where it is and what to do. The only choice for a node without peers.
-    #[default]
-    Refuse,
-    /// Keep the longest whole prefix and remember what may be missing ([`Held`](crate::Held)): the peers have it.
-    Repairable,
-}
 
 /// What an opening depends on beside the bytes.
 #[derive(Clone, Copy, Debug)]
@@ -108,26 +99,32 @@ impl Opening {
         files: &[SegmentFile<B>],
         rules: Rules,
     ) -> Result<Self, Refused> {
-        let scanned = scan(files, &state)?;
-        let mut changes = VecDeque::new();
-        if let Some(Cut { at, until, .. }) = scanned.cut {
-            let length = scanned.segments.last().expect("a cut is in a segment").bytes;
-            changes.push_back(Change::Zero { segment: at.segment, from: at.offset, until, length });
-        }
-        if scanned.segments.is_empty() {
-            let predecessor = Predecessor { sequence: 0, last: state.identity.origin() };
-            changes.push_back(Change::Make(Next { number: 1, bytes: rules.segment_bytes, predecessor }));
-        }
-        let tail = Tail {
+        let scanned = scan(files, &state, rules.damage)?;
+        let mut tail = Tail {
             segments: scanned.segments.clone(),
             offset: scanned.offset,
             sequence: scanned.sequence,
             last: scanned.last,
+            peak: scanned.peak,
             commit: scanned.commit,
             state,
             positions: scanned.positions.clone(),
             segment_bytes: rules.segment_bytes,
         };
+        let mut changes = VecDeque::new();
+        if let Some(Cut { at, until, .. }) = scanned.cut {
+            let length = scanned.segments.last().expect("a cut is in a segment").bytes;
+            changes.push_back(Change::Zero { segment: at.segment, from: at.offset, until, length });
+        }
+        if let Some(damaged) = &scanned.damaged {
+            assert!(changes.is_empty(), "a log is cut or repaired");
+            tail.state = suspect_record(&tail, damaged);
+            repair(&tail, damaged, &mut changes);
+        }
+        if scanned.segments.is_empty() {
+            let predecessor = Predecessor::of_new_log(&state.identity);
+            changes.push_back(Change::Make(Next { number: 1, bytes: rules.segment_bytes, predecessor }));
+        }
         Ok(Self { scanned, tail, changes, was_clean: state.clean, stage: Stage::Files })
     }
 
@@ -187,6 +184,18 @@ impl Opening {
         &self.tail
     }
 
+    /// What may be missing of this log, from this repair or an earlier one.
+    #[must_use]
+    pub fn held(&self) -> Option<Held> {
+        self.tail.state.held
+    }
+
+    /// The damage that the changes repair, if any.
+    #[must_use]
+    pub fn damaged(&self) -> Option<&Damaged> {
+        self.scanned.damaged.as_ref()
+    }
+
     pub(crate) fn scanned(&self) -> &Scanned {
         &self.scanned
     }
@@ -203,11 +212,46 @@ impl Opening {
     }
 }
 
+/// What the state file says before anything is repaired: how much of the log counts, and what may be missing. From
+/// then on nothing depends on the damaged bytes any more, so they may go.
+///
+/// Marks never fall but here.
+fn suspect_record(tail: &Tail, damaged: &Damaged) -> StateRecord {
+    let old = tail.state;
+    let record = StateRecord {
+        log_mark: tail.sequence,
+        commit: tail.commit,
+        newest_segment: tail.segments.last().map_or(0, |segment| segment.number),
+        held: (!crate::mutant!("held_forgotten")).then_some(damaged.held),
+        peak: tail.peak,
+        ..old.successor()
+    };
+    assert_eq!(record.hard_state, old.hard_state, "a repair touches no vote");
+    assert!(record.commit <= tail.last.index, "only what is kept is called committed");
+    assert!(old.held.is_none_or(|before| before <= damaged.held), "doubt only grows");
+    record
+}
+
+/// The changes of a repair after its record, in an order in which a crash between any two leaves the same prefix:
+/// segments go from the last one down, so that no gap appears, and the rest of the last one kept goes at the end.
+fn repair(tail: &Tail, damaged: &Damaged, changes: &mut VecDeque<Change>) {
+    assert!(damaged.aside.is_sorted(), "segments ascend");
+    changes.push_back(Change::State(tail.state));
+    changes.extend(damaged.aside.iter().rev().map(|&segment| Change::SetAside { segment }));
+    if let (Some(kept), true) = (tail.segments.last(), damaged.remains) {
+        assert!(damaged.aside.iter().all(|&aside| aside > kept.number), "a prefix is kept");
+        let (segment, length) = (kept.number, kept.bytes);
+        changes.push_back(Change::Copy { segment });
+        changes.push_back(Change::Zero { segment, from: tail.offset, until: length, length });
+    }
+}
+
 /// What the state file says from now on: this log, and open.
 fn opened_record(tail: &Tail) -> StateRecord {
     let old = tail.state;
     // The log may know a newer term than the state (its write came first): never lower than either.
-    let hard_state = if tail.last.term > old.hard_state.term {
+    let lowers = crate::mutant!("recovery_lowers_term") && tail.last.term > Term::ZERO;
+    let hard_state = if tail.last.term > old.hard_state.term || lowers {
         HardState { term: tail.last.term, vote: None }
     } else {
         old.hard_state
@@ -218,13 +262,15 @@ fn opened_record(tail: &Tail) -> StateRecord {
         commit: tail.commit,
         openings: old.openings + 1,
         newest_segment: tail.segments.last().map_or(0, |segment| segment.number),
+        peak: tail.peak,
         ..old.successor()
     };
+    assert_eq!(record.held, old.held, "an opening alone does not make whole");
     assert!(
         record.log_mark >= old.log_mark && record.commit >= old.commit,
         "an open loses nothing that was marked"
     );
-    assert!(record.hard_state.term >= old.hard_state.term, "terms never fall (thesis 3.3)");
+    assert!(lowers || record.hard_state.term >= old.hard_state.term, "terms never fall (thesis 3.3)");
     assert!(!record.clean, "an open directory is not clean");
     record
 }

@@ -185,6 +185,19 @@ impl PortableLog {
         self.read();
     }
 
+    /// Whether [`PortableLog::mark`] would write anything.
+    #[must_use]
+    pub fn mark_owed(&self) -> bool {
+        self.journal.mark_owed()
+    }
+
+    /// For the loop's timer, when the log has been idle for a second or so: writes how far the log is flushed, so that
+    /// later damage to its very end is not taken for a torn write. One small write and flush; nothing if it is not owed.
+    pub fn mark(&mut self) {
+        self.journal.mark();
+        self.kick();
+    }
+
     /// Counters since the start.
     #[must_use]
     pub fn stats(&self) -> LogStats {

@@ -85,9 +85,10 @@
 //! # Ok::<(), pure::Refused>(())
 //! ```
 
+pub use crate::damage::{Damage, Damaged, Place};
 pub use crate::entries::entries;
 pub use crate::journal::{ENVELOPE_BYTES, Extent, Journal, Next, Step, Tail};
-pub use crate::opening::{Change, Damage, Opening, Rules, read_state};
+pub use crate::opening::{Change, Opening, Rules, read_state};
 pub use crate::positions::Position;
 pub use crate::reading::Read;
 pub use crate::scan::{Cut, Refused, SegmentFile};

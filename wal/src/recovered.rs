@@ -1,5 +1,6 @@
 //! What an open found: the hard state, the ends of the log, and its entries as a stream.
 
+use crate::damage::{Damaged, Place};
 use crate::entries::entries;
 use crate::error::OpenError;
 use crate::frame::Frame;
@@ -53,6 +54,10 @@ pub struct RecoveryReport {
     pub superseded: u64,
     /// The last write, if it was torn.
     pub cut: Option<Cut>,
+    /// Damage to what was durable, if there was any: it is repaired as far as this log alone can do that.
+    pub damaged: Option<Damaged>,
+    /// What may be missing of this log, from this repair or an earlier one.
+    pub held: Option<Held>,
     /// Whether the directory had been closed cleanly.
     pub clean: bool,
     /// The last entry.
@@ -69,6 +74,8 @@ impl RecoveryReport {
             bytes: scanned.bytes,
             superseded: scanned.superseded,
             cut: scanned.cut,
+            damaged: scanned.damaged.clone(),
+            held: opening.held(),
             clean: opening.was_clean(),
             last: scanned.last,
         }
@@ -77,7 +84,7 @@ impl RecoveryReport {
 
 impl std::fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { path, segments, envelopes, bytes, superseded, cut, clean, last } = self;
+        let Self { path, segments, envelopes, bytes, superseded, cut, damaged, held, clean, last } = self;
         let ended = if *clean { "closed cleanly" } else { "not closed" };
         write!(f, "{}: {ended}; last entry {} of term {}", path.display(), last.index, last.term)?;
         write!(f, "; {bytes} bytes in {envelopes} writes and {segments} segments")?;
@@ -92,6 +99,17 @@ impl std::fmt::Display for RecoveryReport {
                 until - at.offset,
                 at.offset
             )?;
+        }
+        if let Some(Damaged { place: Place { file, offset, what }, aside, .. }) = damaged {
+            write!(f, "; DAMAGED: {file} at byte {offset}: {what}; the log is kept up to there")?;
+            let kept = aside.iter().map(|&number| segment_name(number)).chain([file.clone()]);
+            let kept: std::collections::BTreeSet<_> = kept.filter(|name| name.ends_with(".seg")).collect();
+            write!(f, ", the rest is kept for people as {}", Vec::from_iter(kept).join(".damaged, "))?;
+            write!(f, ".damaged as far as it can be read")?;
+        }
+        if let Some(held) = held {
+            write!(f, "; this node may have held {held}: it votes only for candidates that have it, ")?;
+            write!(f, "and catches up from its peers")?;
         }
         Ok(())
     }

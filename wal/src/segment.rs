@@ -9,6 +9,7 @@
 use crate::frame::{u32_at, u64_at, u128_at};
 use crate::id::{ChainHash, ClusterId, EntryId, GroupId, LogIndex, NodeId, Term};
 use crate::sector::{self, BLOCK_U64, Record, Unreadable};
+use crate::state::Held;
 
 const MAGIC: [u8; 8] = *b"d-segmt\0";
 const NUMBER_AT: usize = 40;
@@ -46,6 +47,16 @@ pub struct Predecessor {
     pub sequence: u64,
     /// The last entry before it.
     pub last: EntryId,
+    /// The greatest last entry that the log ever had before it.
+    pub peak: Held,
+}
+
+impl Predecessor {
+    /// What stands before the first segment.
+    #[must_use]
+    pub fn of_new_log(identity: &Identity) -> Self {
+        Self { sequence: 0, last: identity.origin(), peak: Held::default() }
+    }
 }
 
 /// The header of a segment, checked.
@@ -106,13 +117,16 @@ impl SegmentHeader {
         assert!(self.bytes >= MIN_SEGMENT_BYTES && self.bytes.is_multiple_of(BLOCK_U64), "whole blocks");
         let mut record = sector::blank(MAGIC);
         identity_into(&mut record, &self.identity);
-        let Predecessor { sequence, last } = self.predecessor;
+        let Predecessor { sequence, last, peak } = self.predecessor;
+        assert!(peak >= Held::from(last), "the last entry was the log's last");
         for (at, value) in [
             (NUMBER_AT, self.number),
             (48, self.bytes),
             (72, sequence),
             (80, last.index.0),
             (88, last.term.0),
+            (112, peak.term.0),
+            (120, peak.index.0),
         ] {
             record[at..at + 8].copy_from_slice(&value.to_le_bytes());
         }
@@ -140,6 +154,7 @@ impl SegmentHeader {
                     term: Term(u64_at(&record, 88)),
                     hash: ChainHash(u128_at(&record, 96)),
                 },
+                peak: Held { term: Term(u64_at(&record, 112)), index: LogIndex(u64_at(&record, 120)) },
             },
         };
         if header.identity != *identity {
@@ -159,6 +174,11 @@ impl SegmentHeader {
 #[must_use]
 pub fn segment_name(number: u64) -> String {
     format!("log-{number:016x}.seg")
+}
+
+/// Where a damaged segment is kept for people. Never read.
+pub(crate) fn damaged_name(number: u64) -> String {
+    format!("{}.damaged", segment_name(number))
 }
 
 /// The number in a segment's name; `None` for any other name, also one that [`segment_name`] would not make.
@@ -193,7 +213,7 @@ mod tests {
             number: 3,
             bytes: 3 * BLOCK_U64,
             nonce: 99,
-            predecessor: Predecessor { sequence: 12, last: identity.origin() },
+            predecessor: Predecessor { sequence: 12, ..Predecessor::of_new_log(&identity) },
         };
         let mut block = vec![0; sector::BLOCK];
         header.fill(&mut block);

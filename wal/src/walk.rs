@@ -62,6 +62,13 @@ impl Blocks for Bytes {
     }
 }
 
+/// Whether an error of the medium means that the bytes are lost, and not that the system refuses for another reason.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    const EIO: i32 = 5;
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
+        || error.raw_os_error() == Some(EIO)
+}
+
 /// How much is read at once when more follows.
 const AHEAD: usize = 1 << 20;
 
@@ -87,7 +94,15 @@ impl<B: Blocks> Window<B> {
             return Ok(self.bytes.slice(skip..skip + length));
         }
         let left = usize::try_from(self.end - offset).unwrap_or(usize::MAX);
-        self.bytes = self.source.read(offset, length.max(AHEAD).min(left))?;
+        let ahead = length.max(AHEAD).min(left);
+        // What is read ahead may be unreadable, or beyond the end of a file that was shortened: only what was asked for
+        // counts.
+        let bytes = match self.source.read(offset, ahead) {
+            Err(error) if ahead > length && is_damage(&error) => self.source.read(offset, length)?,
+            other => other?,
+        };
+        assert!(bytes.len() >= length, "a medium reads all that was asked for or fails");
+        self.bytes = bytes;
         self.start = offset;
         Ok(self.bytes.slice(..length))
     }
@@ -106,6 +121,7 @@ pub(crate) enum Defect {
     Header(NotAnEnvelope),
     Sequence { expected: u64, found: u64 },
     Body { header: Header, problem: BodyProblem },
+    Unreadable(String),
 }
 
 impl std::fmt::Display for Defect {
@@ -122,6 +138,7 @@ impl std::fmt::Display for Defect {
             Self::Sequence { expected, found } => {
                 write!(f, "envelope {expected} should stand here, and envelope {found} does")
             }
+            Self::Unreadable(error) => write!(f, "it cannot be read: {error}"),
             Self::Body { header, problem } => {
                 let (first, last) = (header.first_index(), header.last.index);
                 write!(f, "the envelope of entries {first} to {last} is not whole: {problem}")
@@ -140,7 +157,14 @@ pub(crate) fn envelope_at<B: Blocks>(
     take: impl FnMut(Frame),
 ) -> io::Result<Found> {
     assert!(offset + BLOCK_U64 <= segment.bytes, "the caller stops at the end of the segment");
-    let header = match Header::parse(&window.get(offset, BLOCK)?, segment, offset) {
+    let unreadable = |error: io::Error| {
+        if is_damage(&error) { Ok(Found::Not(Defect::Unreadable(error.to_string()))) } else { Err(error) }
+    };
+    let block = match window.get(offset, BLOCK) {
+        Ok(block) => block,
+        Err(error) => return unreadable(error),
+    };
+    let header = match Header::parse(&block, segment, offset) {
         Ok(header) => header,
         Err(defect) => return Ok(Found::Not(Defect::Header(defect))),
     };
@@ -148,7 +172,10 @@ pub(crate) fn envelope_at<B: Blocks>(
         return Ok(Found::Not(Defect::Sequence { expected, found: header.sequence }));
     }
     let bytes = usize::try_from(header.disk_bytes()).map_err(|_| io::ErrorKind::InvalidData)?;
-    let envelope = window.get(offset, bytes)?;
+    let envelope = match window.get(offset, bytes) {
+        Ok(envelope) => envelope,
+        Err(error) => return unreadable(error),
+    };
     Ok(match check_body(&header, &segment.identity, &envelope, take) {
         Ok(()) => Found::Whole(header),
         Err(problem) => Found::Not(Defect::Body { header, problem }),

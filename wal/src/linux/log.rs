@@ -299,6 +299,19 @@ impl UringLog {
         self.read(ring);
     }
 
+    /// Whether [`UringLog::mark`] would write anything.
+    #[must_use]
+    pub fn mark_owed(&self) -> bool {
+        self.journal.mark_owed()
+    }
+
+    /// For the loop's timer, when the log has been idle for a second or so: writes how far the log is flushed, so that
+    /// later damage to its very end is not taken for a torn write. One small write and flush; nothing if it is not owed.
+    pub fn mark(&mut self, ring: &mut Ring) {
+        self.journal.mark();
+        self.kick(ring);
+    }
+
     /// Counters since the start.
     #[must_use]
     pub fn stats(&self) -> LogStats {

@@ -159,6 +159,49 @@ impl Log {
         }
     }
 
+    /// The node says that it is whole again.
+    pub fn submit_whole(&mut self) {
+        self.plans += 1;
+        let plan = WritePlan { whole: true, ..WritePlan::barrier(WriteId(self.plans)) };
+        match &mut self.writer {
+            Writer::Portable(log, _) => log.submit(plan),
+            #[cfg(target_os = "linux")]
+            Writer::Uring(log, _) => log.submit(plan),
+        }
+    }
+
+    pub fn mark_owed(&self) -> bool {
+        match &self.writer {
+            Writer::Portable(log, _) => log.mark_owed(),
+            #[cfg(target_os = "linux")]
+            Writer::Uring(log, _) => log.mark_owed(),
+        }
+    }
+
+    pub fn mark(&mut self) {
+        match &mut self.writer {
+            Writer::Portable(log, _) => log.mark(),
+            #[cfg(target_os = "linux")]
+            Writer::Uring(log, ring) => log.mark(ring),
+        }
+    }
+
+    /// One turn of a loop that waits for anything at all; no event may come of it.
+    pub fn turn(&mut self) {
+        let event = match &mut self.writer {
+            Writer::Portable(log, woken) => {
+                woken.recv_timeout(PATIENCE).expect("the writer answers");
+                log.poll()
+            }
+            #[cfg(target_os = "linux")]
+            Writer::Uring(log, ring) => {
+                ring.wait(Some(PATIENCE)).unwrap();
+                log.poll(ring)
+            }
+        };
+        assert!(event.is_none(), "{event:?}");
+    }
+
     pub fn stats(&self) -> LogStats {
         match &self.writer {
             Writer::Portable(log, _) => log.stats(),

@@ -1,0 +1,450 @@
+//! Damage under the rule that peers can repair it, with the truth known: what is kept was written, nothing that was
+//! acknowledged is forgotten, and no crash on the way changes that.
+
+use crate::damage::Damage;
+use crate::frame::Frame;
+use crate::id::{HardState, LogIndex, NodeId, Term};
+use crate::journal::Tail;
+use crate::memory::{Disk, IDENTITY, Machine, Name};
+use crate::opening::Change;
+use crate::scan::Refused;
+use crate::sector::{BLOCK, SECTOR};
+use crate::state::Held;
+
+/// A disk and everything that was ever acknowledged on it.
+#[derive(Clone)]
+struct Truth {
+    disk: Disk,
+    /// The log after each flushed write; the last one is the log.
+    logs: Vec<Vec<Frame>>,
+    /// The commit index that each of those writes named.
+    commits: Vec<LogIndex>,
+    hard_state: HardState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Clean,
+    Killed,
+    /// Killed when the log had been idle for a while.
+    Idle,
+    /// Opened again after a clean end, and killed.
+    Reopened,
+}
+
+const ENDINGS: [Ending; 4] = [Ending::Clean, Ending::Killed, Ending::Idle, Ending::Reopened];
+
+struct Writer {
+    machine: Machine,
+    logs: Vec<Vec<Frame>>,
+    commits: Vec<LogIndex>,
+    hard_state: HardState,
+}
+
+impl Writer {
+    fn write(&mut self, back: usize, sizes: &[usize], vote: bool, commit: u64) {
+        let mut log = self.logs.last().expect("never empty").clone();
+        log.truncate(log.len() - back);
+        if back > 0 || vote {
+            self.machine.term = self.machine.term.next();
+            self.hard_state = HardState { term: self.machine.term, vote: Some(NodeId(4)) };
+        }
+        self.machine.last = log.last().map_or(IDENTITY.origin(), Frame::id);
+        let tag = u8::try_from(self.logs.len()).expect("few");
+        log.extend(sizes.iter().map(|&size| self.machine.frame(&vec![tag; size])));
+        let frames = log[log.len() - sizes.len()..].to_vec();
+        let hard_state = (back > 0 || vote).then_some(self.hard_state);
+        self.machine.submit(hard_state, frames, LogIndex(commit));
+        self.machine.run();
+        self.logs.push(log);
+        self.commits.push(LogIndex(commit));
+    }
+}
+
+/// Three segments; entries superseded once by fewer of a later term, and by a late commit mark in the state.
+fn truth(ending: Ending) -> (Truth, Vec<Disk>) {
+    let mut machine = Machine::new(24 << 10);
+    machine.submit(Some(HardState { term: Term(1), vote: None }), vec![], LogIndex::ZERO);
+    machine.run();
+    let hard_state = HardState { term: Term(1), vote: None };
+    let mut writer = Writer { machine, logs: vec![vec![]], commits: vec![LogIndex::ZERO], hard_state };
+    let mut past = Vec::new();
+    let writes: [(usize, &[usize], bool, u64); 9] = [
+        (0, &[40], false, 0),
+        (0, &[40, 900, 40, 40], true, 1),
+        (0, &[5_000], false, 1),
+        (3, &[60], false, 2),
+        (0, &[70, 70], false, 3),
+        (0, &[6_000], true, 5),
+        (0, &[80], false, 6),
+        (0, &[90, 400], true, 7),
+        (0, &[100], false, 8),
+    ];
+    for (back, sizes, vote, commit) in writes {
+        past.push(writer.machine.disk.clone());
+        writer.write(back, sizes, vote, commit);
+    }
+    past.push(writer.machine.disk.clone());
+    let Writer { mut machine, logs, commits, hard_state } = writer;
+    assert_eq!(machine.disk.segments.len(), 3);
+    let disk = match ending {
+        Ending::Clean => machine.close(),
+        Ending::Killed => machine.disk,
+        Ending::Idle => {
+            assert!(machine.journal.mark_owed());
+            machine.journal.mark();
+            machine.run();
+            assert!(!machine.journal.mark_owed(), "one mark for an idle period");
+            machine.journal.mark();
+            assert!(!machine.start(), "and no second one");
+            machine.disk
+        }
+        Ending::Reopened => machine.close().open().expect("whole").0.disk,
+    };
+    (Truth { disk, logs, commits, hard_state }, past)
+}
+
+fn names(disk: &Disk) -> Vec<Name> {
+    disk.segments.keys().map(|&number| Name::Segment(number)).chain([Name::State]).collect()
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    whole: usize,
+    repaired: usize,
+    cut: usize,
+    refused: usize,
+    unbounded: usize,
+}
+
+impl Truth {
+    fn log(&self) -> &Vec<Frame> {
+        self.logs.last().expect("never empty")
+    }
+
+    /// Judges an opened log against the truth; `held` is what is said to be missing at most.
+    fn judge(&self, disk: &Disk, tail: &Tail, ending: Ending, what: &str) -> bool {
+        assert_eq!(tail.state.hard_state, self.hard_state, "{what}: a vote is never lost");
+        let frames = disk.frames(tail);
+        let at = self.logs.iter().rposition(|log| *log == frames);
+        let at = at.unwrap_or_else(|| panic!("{what}: {frames:?} was never the log"));
+        assert!(
+            tail.commit <= self.commits[..=at].iter().copied().max().expect("one"),
+            "{what}: {}",
+            tail.commit
+        );
+        let missing =
+            self.logs[at + 1..].iter().map(|log| Held::from(log.last().map_or(IDENTITY.origin(), Frame::id)));
+        let missing = missing.max();
+        match (missing, tail.state.held) {
+            (None, _) => {}
+            (Some(missing), Some(held)) => {
+                assert!(missing <= held, "{what}: {missing} was acknowledged, held {held}")
+            }
+            (Some(_), None) => {
+                assert_eq!(at + 2, self.logs.len(), "{what}: only the last write may look torn");
+                assert_eq!(ending, Ending::Killed, "{what}: only without a mark");
+            }
+        }
+        missing.is_some()
+    }
+
+    fn open(&self, disk: Disk, ending: Ending, tally: &mut Tally, what: &dyn Fn() -> String) {
+        let refused = disk.decide(Damage::Refuse).is_err();
+        let mut disk = disk;
+        let mut opening = match disk.decide(Damage::Repairable) {
+            Ok(opening) => opening,
+            Err(Refused::Corrupt { file, .. }) if file == "state" => {
+                assert!(refused, "{}: what may be repaired passes or is refused", what());
+                tally.refused += 1;
+                return;
+            }
+            Err(other) => panic!("{}: {other:?}", what()),
+        };
+        assert_eq!(opening.damaged().is_some(), refused, "{}: repaired is what would be refused", what());
+        let held = opening.held();
+        while let Some(change) = opening.poll_change() {
+            disk.carry_out(change, &mut opening);
+        }
+        let tail = opening.finish();
+        assert_eq!(tail.state.held, held, "{}: what is missing is on disk", what());
+        let lost = self.judge(&disk, &tail, ending, &what());
+        match (held, lost) {
+            (Some(held), _) => {
+                tally.repaired += 1;
+                tally.unbounded += usize::from(held.index == Held::ANY_INDEX);
+            }
+            (None, true) => tally.cut += 1,
+            (None, false) => tally.whole += 1,
+        }
+        // The next opening finds nothing to repair, and the doubt still there.
+        let again = disk.clone().open_under(Damage::Refuse);
+        let again = again.unwrap_or_else(|error| panic!("{}: {error:?}", what()));
+        assert_eq!(again.disk.decide(Damage::Refuse).expect("whole").held(), held, "{}", what());
+        // It is written to, and whole again when the node says so.
+        let mut again = again;
+        let frames = disk.frames(&tail).len();
+        again.append(b"after the repair");
+        again.submit_whole();
+        again.run();
+        let opening =
+            again.disk.decide(Damage::Refuse).unwrap_or_else(|error| panic!("{}: {error:?}", what()));
+        assert_eq!(opening.held(), None, "{}", what());
+        assert_eq!(again.disk.frames(opening.tail()).len(), frames + 1, "{}", what());
+    }
+}
+
+#[test]
+fn every_sector_and_block_flipped_zeroed_or_stale_is_repaired_or_refused_for_the_state() {
+    for ending in ENDINGS {
+        let (truth, past) = truth(ending);
+        let mut tally = Tally::default();
+        truth.open(truth.disk.clone(), ending, &mut tally, &|| "nothing".into());
+        assert_eq!(tally.whole, 1);
+        for unit in [SECTOR, BLOCK, 3 * BLOCK] {
+            for name in names(&truth.disk) {
+                let bytes = truth.disk.clone().file(name).len();
+                for at in (0..(bytes + 1).saturating_sub(unit)).step_by(unit.min(BLOCK)) {
+                    for damage in ["flipped", "zeroed", "garbage"] {
+                        let mut disk = truth.disk.clone();
+                        let place = &mut disk.file(name)[at..at + unit];
+                        match damage {
+                            "flipped" => place[17] ^= 4,
+                            "zeroed" => place.fill(0),
+                            _ => place
+                                .iter_mut()
+                                .zip((0_u8..=250).cycle())
+                                .for_each(|(byte, n)| *byte = n ^ 0x5a),
+                        }
+                        truth.open(disk, ending, &mut tally, &|| {
+                            format!("{ending:?} {damage} {name:?} {at}+{unit}")
+                        });
+                    }
+                    // Every age meets some ending.
+                    let ages = past.iter().enumerate().skip(ending as usize % 4).step_by(4);
+                    for (age, old) in ages {
+                        let mut old = old.clone();
+                        if matches!(name, Name::Segment(number) if !old.segments.contains_key(&number)) {
+                            continue;
+                        }
+                        let mut disk = truth.disk.clone();
+                        disk.file(name)[at..at + unit].copy_from_slice(&old.file(name)[at..at + unit]);
+                        truth.open(disk, ending, &mut tally, &|| {
+                            format!("{ending:?} stale {name:?} {at}+{unit} of {age}")
+                        });
+                    }
+                }
+            }
+        }
+        assert!(
+            tally.repaired > 100 && tally.refused > 0 && tally.unbounded < tally.repaired,
+            "{ending:?} {tally:?}"
+        );
+        assert_eq!(tally.cut > 0, ending == Ending::Killed, "{ending:?} {tally:?}");
+    }
+}
+
+#[test]
+fn misdirected_blocks_are_repaired() {
+    for ending in ENDINGS {
+        let (truth, _) = truth(ending);
+        let mut tally = Tally::default();
+        let places: Vec<_> = names(&truth.disk)
+            .into_iter()
+            .filter(|&name| name != Name::State)
+            .flat_map(|name| {
+                (0..truth.disk.clone().file(name).len()).step_by(BLOCK).map(move |at| (name, at))
+            })
+            .collect();
+        for &(from, at) in &places {
+            let block = truth.disk.clone().file(from)[at..at + BLOCK].to_vec();
+            for &(to, there) in &places {
+                // The write landed elsewhere, or the read did; the right place has zeros, or is as it was.
+                for lost in
+                    [true, false].into_iter().filter(|&lost| lost == (ending as usize).is_multiple_of(2))
+                {
+                    let mut disk = truth.disk.clone();
+                    if lost {
+                        disk.file(from)[at..at + BLOCK].fill(0);
+                    }
+                    disk.file(to)[there..there + BLOCK].copy_from_slice(&block);
+                    truth.open(disk, ending, &mut tally, &|| {
+                        format!("{ending:?} {from:?} {at} at {to:?} {there}")
+                    });
+                }
+            }
+        }
+        assert!(tally.repaired > 100, "{tally:?}");
+    }
+}
+
+/// Every way to lose a file or a part of one.
+fn losses(truth: &Truth) -> Vec<(String, Disk)> {
+    let mut losses = Vec::new();
+    let mut lose = |what: String, change: &dyn Fn(&mut Disk)| {
+        let mut disk = truth.disk.clone();
+        change(&mut disk);
+        losses.push((what, disk));
+    };
+    for number in 1..=3 {
+        lose(format!("{number} missing"), &|disk| drop(disk.segments.remove(&number)));
+        lose(format!("{number} without a header"), &|disk| disk.file(Name::Segment(number))[..BLOCK].fill(9));
+        for length in (0..24 << 10).step_by(1000).chain([30_000, 32 << 10]) {
+            lose(format!("{number} of {length} bytes"), &|disk| {
+                disk.file(Name::Segment(number)).resize(length, 0)
+            });
+        }
+        for from in (0..24 << 10).step_by(BLOCK) {
+            lose(format!("{number} zero from {from}"), &|disk| {
+                disk.file(Name::Segment(number))[from..].fill(0)
+            });
+        }
+    }
+    lose("all missing".into(), &|disk| disk.segments.clear());
+    lose("1 and 2 missing".into(), &|disk| disk.segments.retain(|&number, _| number == 3));
+    lose("2 and 3 missing".into(), &|disk| disk.segments.retain(|&number, _| number == 1));
+    losses
+}
+
+#[test]
+fn lost_segments_and_lengths_are_repaired() {
+    for ending in ENDINGS {
+        let (truth, _) = truth(ending);
+        let mut tally = Tally::default();
+        for (what, disk) in losses(&truth) {
+            truth.open(disk, ending, &mut tally, &|| format!("{ending:?} {what}"));
+        }
+        assert!(tally.repaired > 50 && tally.refused == 0, "{tally:?}");
+    }
+}
+
+/// A crash after each change, in the middle of each, and again in the repair after it.
+#[test]
+fn a_crash_at_every_step_of_a_repair_leaves_the_same_log_and_no_less_doubt() {
+    let mut crashes = 0;
+    for ending in ENDINGS {
+        let (truth, _) = truth(ending);
+        let mut damaged: Vec<(String, Disk)> = losses(&truth);
+        for at in (BLOCK..24 << 10).step_by(BLOCK) {
+            for number in 1..=3 {
+                for body in [0, 3 * SECTOR, 300] {
+                    let mut disk = truth.disk.clone();
+                    disk.file(Name::Segment(number))[at + body] ^= 1;
+                    damaged.push((format!("{number} at {at}+{body}"), disk));
+                }
+            }
+        }
+        for (what, disk) in damaged {
+            let opening = disk.decide(Damage::Repairable).expect("the state is whole");
+            let Some(held) = opening.damaged().map(|damaged| damaged.held) else { continue };
+            let kept = opening.tail().sequence;
+            for (n, partial) in interrupted(&disk).into_iter().enumerate() {
+                let what = format!("{ending:?} {what}");
+                for again in std::iter::once(partial.clone())
+                    .chain(interrupted(&partial).into_iter().skip(n % 3).step_by(3))
+                {
+                    crashes += 1;
+                    finish(again, kept, held, &truth, ending, &what);
+                }
+            }
+        }
+    }
+    assert!(crashes > 3_000, "{crashes}");
+}
+
+/// The disk after each number of changes, and with the next one half done in several ways.
+fn interrupted(disk: &Disk) -> Vec<Disk> {
+    let mut disks = Vec::new();
+    let mut disk = disk.clone();
+    let Ok(mut opening) = disk.decide(Damage::Repairable) else { panic!("a repair goes on") };
+    while let Some(change) = opening.poll_change() {
+        match change {
+            Change::State(record) => {
+                let mut block = vec![0; BLOCK];
+                record.fill(&mut block);
+                let at = usize::try_from(record.offset()).expect("small");
+                for keep in [0b0000_0001_u8, 0b1010_1010, 0b0111_1111] {
+                    let mut torn = disk.clone();
+                    for sector in (0..8).filter(|sector| keep & (1 << sector) != 0) {
+                        let range = sector * SECTOR..(sector + 1) * SECTOR;
+                        torn.state[at..][range.clone()].copy_from_slice(&block[range]);
+                    }
+                    disks.push(torn);
+                }
+            }
+            Change::Zero { segment, from, until, length } => {
+                let [from, until, length] =
+                    [from, until, length].map(|at| usize::try_from(at).expect("small"));
+                for (n, at) in (from..until).step_by(BLOCK).enumerate() {
+                    for rest in [false, true] {
+                        let mut torn = disk.clone();
+                        let file = torn.file(Name::Segment(segment));
+                        file.resize(length, 0);
+                        let range = if rest { at..until } else { from..at };
+                        file[range].fill(0);
+                        if n % 2 == 1 {
+                            file[at + SECTOR..at + 2 * SECTOR].fill(0);
+                        }
+                        disks.push(torn);
+                    }
+                }
+            }
+            Change::SetAside { .. } | Change::Copy { .. } | Change::Make(_) => {}
+        }
+        disk.carry_out(change, &mut opening);
+        disks.push(disk.clone());
+    }
+    disks
+}
+
+fn finish(disk: Disk, kept: u64, held: Held, truth: &Truth, ending: Ending, what: &str) {
+    let mut disk = disk;
+    let mut opening = disk.decide(Damage::Repairable).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+    while let Some(change) = opening.poll_change() {
+        disk.carry_out(change, &mut opening);
+    }
+    let tail = opening.finish();
+    // What a shortened file lost may have been zeros, which the repair puts back.
+    assert!(tail.sequence >= kept, "{what}: the same prefix at least");
+    assert!(tail.state.held.is_some_and(|now| now >= held), "{what}: {:?} < {held}", tail.state.held);
+    truth.judge(&disk, &tail, ending, what);
+    let again = disk.decide(Damage::Refuse).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+    assert_eq!(again.held(), tail.state.held, "{what}");
+}
+
+/// Repaired, written on, damaged again before it was whole.
+#[test]
+fn a_second_damage_keeps_the_doubt_of_the_first() {
+    let (truth, _) = truth(Ending::Killed);
+    let mut disk = truth.disk.clone();
+    disk.file(Name::Segment(2))[BLOCK + 300] ^= 1;
+    let mut machine = disk.open_under(Damage::Repairable).expect("repaired");
+    let first = machine.journal_state().held.expect("something is missing");
+    for body in [b"one", b"two"] {
+        machine.append(body);
+    }
+    let mut disk = machine.close();
+    disk.file(Name::Segment(1))[BLOCK + 300] ^= 1;
+    let machine = disk.open_under(Damage::Repairable).expect("repaired");
+    assert!(machine.journal_state().held.expect("still") >= first);
+    assert_eq!(machine.last, IDENTITY.origin(), "the first entry is gone");
+}
+
+/// What is held is exact when the damage is inside and the end is whole.
+#[test]
+fn a_whole_end_bounds_what_is_missing_exactly() {
+    let (truth, _) = truth(Ending::Killed);
+    let last = truth.log().last().expect("one").id();
+    for at in [BLOCK, BLOCK + 300] {
+        for number in 1..=2 {
+            let mut disk = truth.disk.clone();
+            disk.file(Name::Segment(number))[at] ^= 1;
+            let held = disk.decide(Damage::Repairable).expect("repaired").held();
+            assert_eq!(held, Some(Held::from(last)), "segment {number}, byte {at}");
+        }
+    }
+    let mut disk = truth.disk.clone();
+    disk.segments.remove(&3);
+    let held = disk.decide(Damage::Repairable).expect("repaired").held().expect("the end is gone");
+    assert_eq!((held.term, held.index), (truth.hard_state.term, Held::ANY_INDEX));
+}
