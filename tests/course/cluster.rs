@@ -1,6 +1,6 @@
 //! A group of nodes, driven one input at a time. Nothing happens here that a script did not ask for.
 
-use crate::member::{Member, Settings, shown};
+use crate::member::{Member, Pace, Settings, shown};
 use crate::words;
 use bytes::Bytes;
 use d_engine::node::{Input, Message, Node, Output, Ticket, wire};
@@ -33,6 +33,8 @@ pub struct Cluster {
     /// In the order in which they were sent.
     pub network: Vec<Letter>,
     pub cut: BTreeSet<(NodeId, NodeId)>,
+    /// Routes on which messages are slow: only `deliver` takes them.
+    pub held: BTreeSet<(NodeId, NodeId)>,
     /// Nanoseconds since the beginning, by everybody's time.
     pub now: u64,
     pub telling: Telling,
@@ -54,6 +56,7 @@ impl Cluster {
             members: BTreeMap::new(),
             network: Vec::new(),
             cut: BTreeSet::new(),
+            held: BTreeSet::new(),
             now: 0,
             telling: Telling::Everything,
             gathering: false,
@@ -190,7 +193,12 @@ impl Cluster {
     fn take_output(&mut self, id: NodeId, output: Output<d_engine::kv::Store>) -> Outcome {
         match output {
             Output::Write(write) => self.hand_to_disk(id, write)?,
-            Output::Send { to, message } => self.send(id, to, message)?,
+            Output::Send { to, message } => {
+                if matches!(message, Message::Forwarded(_)) {
+                    self.judge(id)?;
+                }
+                self.send(id, to, message)?;
+            }
             Output::Fetch(fetch) => {
                 self.detail(format!("{id} reads its disk from {} for {}", fetch.from, fetch.peer));
                 self.member(id)?.fetching.push_back(fetch);
@@ -299,8 +307,10 @@ impl Cluster {
     /// Delivers, flushes and reads until nothing is left to do. Messages go first, oldest first.
     pub fn settle(&mut self) -> Outcome {
         for _ in 0..20_000 {
-            let paused = |letter: &Letter| self.members[&letter.to].pace == crate::member::Pace::Paused;
-            if let Some(next) = self.network.iter().position(|letter| !paused(letter)) {
+            let waits = |letter: &Letter| {
+                self.held.contains(&(letter.from, letter.to)) || self.members[&letter.to].pace == Pace::Paused
+            };
+            if let Some(next) = self.network.iter().position(|letter| !waits(letter)) {
                 self.deliver(next)?;
                 continue;
             }

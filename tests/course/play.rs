@@ -97,6 +97,14 @@ fn perform(cluster: &mut Cluster, words: &[&str]) -> Outcome {
             Ok(())
         }
         ["cut", ref groups @ ..] => cut(cluster, groups),
+        ["hold", word] => {
+            cluster.held.insert(route(word)?);
+            Ok(())
+        }
+        ["release", word] => {
+            cluster.held.remove(&route(word)?);
+            Ok(())
+        }
         ["heal"] => {
             cluster.cut.clear();
             Ok(())
