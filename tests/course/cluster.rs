@@ -122,10 +122,22 @@ impl Cluster {
         Ok(())
     }
 
+    /// One side notices that the old connection is gone and a new one is there, the other knows only the new one.
     fn connect(&mut self, one: NodeId, other: NodeId) -> Outcome {
+        self.gathering = true;
         self.feed(one, Input::Disconnected(other))?;
         self.feed(one, Input::Connected(other))?;
-        self.feed(other, Input::Connected(one))
+        self.feed(other, Input::Connected(one))?;
+        self.end_turn()
+    }
+
+    /// A majority lost its memory, in the one mode in which that may undo decisions.
+    pub fn void_promises(&mut self) -> Outcome {
+        if self.settings.durability == Durability::DiskFirst {
+            return Err("what a majority's disks hold is never void".into());
+        }
+        self.decided.clear();
+        Ok(())
     }
 
     /// A connection breaks and is made again; what was on the way in it is gone.
@@ -165,9 +177,6 @@ impl Cluster {
         let global = self.now;
         let member = self.member(id)?;
         let now = member.clock.read(global);
-        if member.halted {
-            return Ok(());
-        }
         let node = member.node.as_mut().ok_or_else(|| format!("node {id} does not run"))?;
         node.handle(now, input);
         if self.gathering {
@@ -332,7 +341,8 @@ impl Cluster {
         between(self)?;
         for _ in 0..20_000 {
             let awake = self.members.values().filter(|member| member.is_awake());
-            let next = awake.filter_map(|member| Some((whole_millis(member.due()?).max(self.now), member.id))).min();
+            let next =
+                awake.filter_map(|member| Some((whole_millis(member.due()?).max(self.now), member.id))).min();
             let Some((at, id)) = next.filter(|&(at, _)| at <= until) else {
                 self.now = until;
                 self.heading = None;

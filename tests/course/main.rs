@@ -4,6 +4,7 @@
 
 mod cluster;
 mod disk;
+mod look;
 mod member;
 mod play;
 mod script;
@@ -73,6 +74,9 @@ fn run(name: &str, text: &str) -> (Option<Script>, Vec<String>) {
 
 #[test]
 fn every_script_says_what_happens() {
+    // In a build with all switches (`--cfg zoo`) one bug can be put in, to see which lessons notice.
+    #[cfg(zoo)]
+    wal::mutant::choose(&std::env::var("D_ENGINE_MUTANT").unwrap_or_default());
     let mut failures = String::new();
     for file in files() {
         let name = format!("tests/course/scripts/{}", file.file_name().expect("a file").to_string_lossy());

@@ -1,7 +1,8 @@
 //! The commands of a script.
 
 use crate::cluster::{Cluster, Outcome, Telling, whole_millis};
-use crate::member::{Member, Pace, shown};
+use crate::look::{describe, look};
+use crate::member::Pace;
 use crate::words;
 use bytes::{Bytes, BytesMut};
 use d_engine::kv;
@@ -10,7 +11,6 @@ use d_engine::raft::RoleName;
 use d_engine::raft::message::{
     Alive, AppendOutcome, Appended, Body, Decision, Election, Heartbeat, Standing, Vote,
 };
-use std::fmt::Write as _;
 use wal::{LogIndex, NodeId, Term};
 
 /// Plays one command line and returns what it led to.
@@ -32,106 +32,123 @@ pub fn play(cluster: &mut Cluster, line: &str) -> Result<Vec<String>, String> {
 }
 
 fn perform(cluster: &mut Cluster, words: &[&str]) -> Outcome {
+    let known = pass_time(cluster, words)?
+        || move_messages(cluster, words)?
+        || touch_processes(cluster, words)?
+        || make_calls(cluster, words)?
+        || look(cluster, words)?;
+    if known { Ok(()) } else { Err("unknown command; tests/course/README.md lists them".into()) }
+}
+
+/// Groups, elections and time. Like the other families of commands it says whether it knows the words.
+fn pass_time(cluster: &mut Cluster, words: &[&str]) -> Result<bool, String> {
     match *words {
         ["nodes", count, ref settings @ ..] => {
             settings.iter().try_for_each(|setting| cluster.settings.take(setting))?;
-            cluster.found(number(count)?)
+            cluster.found(number(count)?)?;
         }
-        ["campaign", id] => campaign(cluster, node(id)?),
-        ["elect", id] => elect(cluster, node(id)?),
-        ["wake", id] => cluster.feed(node(id)?, Input::Timeout),
-        ["settle"] => cluster.settle(),
-        ["advance", span] => cluster.pass(duration(span)?, |_| Ok(())),
-        ["run", span] => cluster.pass(duration(span)?, Cluster::settle),
-        ["deliver", route, ref which @ ..] => deliver(cluster, route, which),
+        ["campaign", id] => campaign(cluster, node(id)?)?,
+        ["elect", id] => elect(cluster, node(id)?)?,
+        ["wake", id] => cluster.feed(node(id)?, Input::Timeout)?,
+        ["settle"] => cluster.settle()?,
+        ["advance", span] => cluster.pass(duration(span)?, |_| Ok(()))?,
+        ["run", span] => cluster.pass(duration(span)?, Cluster::settle)?,
+        ["clock", id, "at", percent] => {
+            let now = cluster.now;
+            let percent = number(percent.trim_end_matches('%'))?;
+            cluster.member(node(id)?)?.clock.run_at(now, percent);
+        }
+        ["void", "promises"] => cluster.void_promises()?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// The network.
+fn move_messages(cluster: &mut Cluster, words: &[&str]) -> Result<bool, String> {
+    match *words {
+        ["deliver", route, ref which @ ..] => deliver(cluster, route, which)?,
         ["drop", route, ref which @ ..] => {
             for position in chosen(cluster, route, which)?.into_iter().rev() {
                 cluster.network.remove(position);
             }
-            Ok(())
         }
         ["duplicate", route, ref which @ ..] => {
             for position in chosen(cluster, route, which)? {
                 let copy = cluster.network[position].clone();
                 cluster.network.push(copy);
             }
-            Ok(())
         }
         ["delay", route, ref which @ ..] => {
             for (moved, position) in chosen(cluster, route, which)?.into_iter().enumerate() {
                 let letter = cluster.network.remove(position - moved);
                 cluster.network.push(letter);
             }
-            Ok(())
         }
-        ["give-back", route, ref which @ ..] => give_back(cluster, route, which),
-        ["flush", id] => cluster.flush(node(id)?, usize::MAX),
-        ["flush", id, count] => cluster.flush(node(id)?, index(count)?),
-        ["fetched", id] => cluster.fetched(node(id)?),
-        ["fail-disk", id] => cluster.feed(node(id)?, Input::LogFailed("write: no space left".into())),
-        ["propose", id, ref command @ ..] => propose(cluster, node(id)?, command),
-        ["read", id, "linearizable"] => {
-            let id = node(id)?;
-            let ticket = cluster.call(id, "a linearizable read");
-            cluster.feed(id, Input::Read { ticket })
-        }
-        ["read", id, "lease", key] => read_under_lease(cluster, node(id)?, key),
-        ["read", id, "local", key] => read_local(cluster, node(id)?, key),
-        ["transfer", id, "to", to] => {
-            let id = node(id)?;
-            let ticket = cluster.call(id, &format!("hand leadership to {to}"));
-            cluster.feed(id, Input::TransferLeadership { ticket, to: node(to)? })
-        }
-        ["crash", id] => cluster.crash(node(id)?, usize::MAX),
-        ["crash", id, "losing", "unflushed"] => cluster.crash(node(id)?, 0),
-        ["crash", id, "keeping", count] => cluster.crash(node(id)?, index(count)?),
-        ["stop", id] => stop(cluster, node(id)?),
-        ["restart", id] => restart(cluster, node(id)?),
-        ["pause", id] => set_pace(cluster, id, Pace::Paused),
-        ["resume", id] => set_pace(cluster, id, Pace::Running),
-        ["reconnect", one, other] => cluster.reconnect(node(one)?, node(other)?),
-        ["clock", id, "at", percent] => {
-            let now = cluster.now;
-            let percent = number(percent.trim_end_matches('%'))?;
-            cluster.member(node(id)?)?.clock.run_at(now, percent);
-            Ok(())
-        }
-        ["cut", ref groups @ ..] => cut(cluster, groups),
+        ["give-back", route, ref which @ ..] => give_back(cluster, route, which)?,
         ["hold", word] => {
             cluster.held.insert(route(word)?);
-            Ok(())
         }
         ["release", word] => {
             cluster.held.remove(&route(word)?);
-            Ok(())
         }
-        ["heal"] => {
-            cluster.cut.clear();
-            Ok(())
-        }
+        ["cut", ref groups @ ..] => cut(cluster, groups)?,
+        ["heal"] => cluster.cut.clear(),
+        ["reconnect", one, other] => cluster.reconnect(node(one)?, node(other)?)?,
+        ["invent", route, "term", term, ref what @ ..] => invent(cluster, route, term, what)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// Processes and their disks.
+fn touch_processes(cluster: &mut Cluster, words: &[&str]) -> Result<bool, String> {
+    match *words {
+        ["flush", id] => cluster.flush(node(id)?, usize::MAX)?,
+        ["flush", id, count] => cluster.flush(node(id)?, index(count)?)?,
+        ["fetched", id] => cluster.fetched(node(id)?)?,
+        ["fail-disk", id] => cluster.feed(node(id)?, Input::LogFailed("write: no space left".into()))?,
         ["forge", id, "entry", at, ref command @ ..] => {
             let command = encode(command)?;
-            cluster.member(node(id)?)?.disk.forge(LogIndex(number(at)?), &command)
+            cluster.member(node(id)?)?.disk.forge(LogIndex(number(at)?), &command)?;
         }
-        ["invent", route, "term", term, ref what @ ..] => invent(cluster, route, term, what),
-        ["status"] => status(cluster),
-        ["log", id] => log(cluster, node(id)?),
-        ["disk", id] => {
-            let text = cluster.member(node(id)?)?.disk.describe();
-            cluster.say(text);
-            Ok(())
+        ["crash", id] => cluster.crash(node(id)?, usize::MAX)?,
+        ["crash", id, "losing", "unflushed"] => cluster.crash(node(id)?, 0)?,
+        ["crash", id, "keeping", count] => cluster.crash(node(id)?, index(count)?)?,
+        ["stop", id] => stop(cluster, node(id)?)?,
+        ["restart", id] => {
+            cluster.start(node(id)?)?;
+            let text = describe(cluster.member(node(id)?)?);
+            cluster.detail(text);
         }
-        ["lease", id] => lease(cluster, node(id)?),
-        ["network"] => {
-            for letter in cluster.network.clone() {
-                cluster.say(format!("{}->{} {}", letter.from, letter.to, words::message(&letter.message)));
-            }
-            Ok(())
-        }
-        ["counters", id] => counters(cluster, node(id)?),
-        ["digests"] => digests(cluster),
-        _ => Err("unknown command; tests/course/README.md lists them".into()),
+        ["pause", id] => cluster.member(node(id)?)?.pace = Pace::Paused,
+        ["resume", id] => cluster.member(node(id)?)?.pace = Pace::Running,
+        _ => return Ok(false),
     }
+    Ok(true)
+}
+
+/// Callers.
+fn make_calls(cluster: &mut Cluster, words: &[&str]) -> Result<bool, String> {
+    match *words {
+        ["propose", id, ref command @ ..] => {
+            let (id, command) = (node(id)?, encode(command)?);
+            let ticket = cluster.call(id, &words::command(&command));
+            cluster.feed(id, Input::Propose { ticket, command })?;
+        }
+        ["read", id, "linearizable"] => {
+            let id = node(id)?;
+            let ticket = cluster.call(id, "a linearizable read");
+            cluster.feed(id, Input::Read { ticket })?;
+        }
+        ["transfer", id, "to", to] => {
+            let (id, to) = (node(id)?, node(to)?);
+            let ticket = cluster.call(id, &format!("hand leadership to {to}"));
+            cluster.feed(id, Input::TransferLeadership { ticket, to })?;
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
 fn number(word: &str) -> Result<u64, String> {
@@ -142,7 +159,7 @@ fn index(word: &str) -> Result<usize, String> {
     word.parse().map_err(|_| format!("{word:?} is not a number"))
 }
 
-fn node(word: &str) -> Result<NodeId, String> {
+pub fn node(word: &str) -> Result<NodeId, String> {
     number(word).map(NodeId)
 }
 
@@ -220,7 +237,9 @@ fn elect(cluster: &mut Cluster, id: NodeId) -> Outcome {
     cluster.pass(2_000_000, Cluster::settle)?;
     // Of the way there only the end is told.
     let said = cluster.take_said();
-    said.into_iter().filter(|line| line.contains(" leads ") || line.contains(" call ")).for_each(|line| cluster.say(line));
+    said.into_iter()
+        .filter(|line| line.contains(" leads ") || line.contains(" call "))
+        .for_each(|line| cluster.say(line));
     Ok(())
 }
 
@@ -236,69 +255,11 @@ pub fn encode(words: &[&str]) -> Result<Bytes, String> {
     Ok(out.freeze())
 }
 
-fn propose(cluster: &mut Cluster, id: NodeId, words: &[&str]) -> Outcome {
-    let command = encode(words)?;
-    let ticket = cluster.call(id, &words::command(&command));
-    cluster.feed(id, Input::Propose { ticket, command })
-}
-
-fn found(value: Option<kv::KeyValue>, key: &str) -> String {
-    match value {
-        Some(found) => format!("{key} = {}", String::from_utf8_lossy(&found.value)),
-        None => format!("{key} is not there"),
-    }
-}
-
-fn read_local(cluster: &mut Cluster, id: NodeId, key: &str) -> Outcome {
-    let value = cluster.node(id)?.machine().get(key.as_bytes());
-    let text = found(value, key);
-    cluster.say(format!("{id} has {text}"));
-    Ok(())
-}
-
-fn read_under_lease(cluster: &mut Cluster, id: NodeId, key: &str) -> Outcome {
-    let global = cluster.now;
-    let now = cluster.member(id)?.clock.read(global).mono;
-    let node = cluster.node(id)?;
-    let value = node.lease().filter(|&until| now < until).map(|_| node.machine().get(key.as_bytes()));
-    let text = match value {
-        Some(value) => format!("{id} reads under its lease: {}", found(value, key)),
-        None => format!("{id} has no lease, the read must be confirmed"),
-    };
-    cluster.say(text);
-    Ok(())
-}
-
-fn lease(cluster: &mut Cluster, id: NodeId) -> Outcome {
-    let global = cluster.now;
-    let now = cluster.member(id)?.clock.read(global).mono;
-    let text = match cluster.node(id)?.lease() {
-        Some(until) if until.0 == u64::MAX => "for ever, nobody else could be elected".into(),
-        Some(until) if now < until => format!("until {}, it is {}", shown(until), shown(now)),
-        Some(until) => format!("ended at {}, it is {}", shown(until), shown(now)),
-        None => format!("none, it is {}", shown(now)),
-    };
-    cluster.say(text);
-    Ok(())
-}
-
 fn stop(cluster: &mut Cluster, id: NodeId) -> Outcome {
     cluster.flush(id, usize::MAX)?;
     let whole = cluster.node(id)?.may_stop_cleanly();
     cluster.crash(id, usize::MAX)?;
     cluster.member(id)?.disk.clean = whole;
-    Ok(())
-}
-
-fn restart(cluster: &mut Cluster, id: NodeId) -> Outcome {
-    cluster.start(id)?;
-    let text = describe(cluster.member(id)?);
-    cluster.detail(text);
-    Ok(())
-}
-
-fn set_pace(cluster: &mut Cluster, id: &str, pace: Pace) -> Outcome {
-    cluster.member(node(id)?)?.pace = pace;
     Ok(())
 }
 
@@ -345,82 +306,4 @@ fn invent(cluster: &mut Cluster, word: &str, term: &str, what: &[&str]) -> Outco
     let hears = format!("{to} hears {from}: {}", words::message(&message));
     cluster.detail(hears);
     cluster.feed(to, Input::Message { from, message })
-}
-
-fn describe(member: &Member) -> String {
-    let id = member.id;
-    let Some(node) = &member.node else { return format!("{id} is down") };
-    if member.halted {
-        return format!("{id} halted");
-    }
-    let raft = node.raft();
-    let status = node.status();
-    let mut text = format!(
-        "{id} {}; ",
-        words::leadership(d_engine::node::Leadership {
-            role: raft.role(),
-            leader: raft.leader(),
-            term: raft.term()
-        })
-    );
-    let _ = write!(
-        text,
-        "log ends {}, durable {}, commit {}, applied {}",
-        words::entry(raft.log().last()),
-        raft.log().durable(),
-        raft.commit(),
-        status.applied
-    );
-    if raft.standing() == Standing::Suspect {
-        text.push_str(", memory suspect");
-    }
-    if status.pending > 0 {
-        let _ = write!(text, ", calls waiting {}", status.pending);
-    }
-    text
-}
-
-fn status(cluster: &mut Cluster) -> Outcome {
-    let lines: Vec<String> = cluster.members.values().map(describe).collect();
-    lines.into_iter().for_each(|line| cluster.say(line));
-    Ok(())
-}
-
-fn log(cluster: &mut Cluster, id: NodeId) -> Outcome {
-    let raft = cluster.node(id)?.raft();
-    let frames: Vec<_> = raft.log().cached().cloned().collect();
-    let text = if frames.is_empty() { "nothing in memory".into() } else { words::entries(&frames) };
-    cluster.say(text);
-    Ok(())
-}
-
-fn counters(cluster: &mut Cluster, id: NodeId) -> Outcome {
-    let counters = cluster.node(id)?.raft().counters();
-    cluster.say(format!(
-        "elections {}, won {}, quarantined {}, malformed {}, rejections {}, regressions {}",
-        counters.elections,
-        counters.leaderships,
-        counters.quarantined_terms,
-        counters.malformed,
-        counters.rejections,
-        counters.regressions
-    ));
-    Ok(())
-}
-
-/// Nodes whose state machines hold the same.
-fn digests(cluster: &mut Cluster) -> Outcome {
-    let mut groups: Vec<(u128, u64, Vec<String>)> = Vec::new();
-    for (id, member) in &cluster.members {
-        let Some(node) = &member.node else { continue };
-        let status = node.status();
-        match groups.iter_mut().find(|(digest, ..)| *digest == status.digest) {
-            Some((.., ids)) => ids.push(id.to_string()),
-            None => groups.push((status.digest, status.revision, vec![id.to_string()])),
-        }
-    }
-    for (_, revision, ids) in groups {
-        cluster.say(format!("{}: one state, revision {revision}", ids.join(" ")));
-    }
-    Ok(())
 }
