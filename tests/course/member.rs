@@ -164,6 +164,7 @@ impl Member {
         let restored = Restored {
             hard_state: self.disk.hard_state,
             commit: self.disk.commit,
+            held: None,
             standing: if whole { Standing::Whole } else { Standing::Suspect },
         };
         let store = kv::Store::new();

@@ -64,6 +64,7 @@ fn standing(standing: Standing) -> &'static str {
     match standing {
         Standing::Whole => "",
         Standing::Suspect => "; memory suspect",
+        Standing::Damaged => "; disk damaged",
     }
 }
 
