@@ -279,10 +279,14 @@ fn recover(
             recovered.last().term
         );
     }
-    // A node that acknowledges from memory and did not stop in order may have forgotten what it acknowledged.
-    let forgetful = configuration.durability == Durability::MemFirst && !recovered.was_clean();
-    let fresh = recovered.last().index == wal::LogIndex::ZERO && recovered.held().is_none();
-    let standing = if forgetful && !fresh { Standing::Suspect } else { Standing::Whole };
+    let past = Past {
+        in_memory: configuration.durability == Durability::MemFirst,
+        was_in_memory: memory_mark::is_set(&order.data_dir)?,
+        was_clean: recovered.was_clean(),
+        fresh: recovered.last().index == wal::LogIndex::ZERO && recovered.held().is_none(),
+    };
+    let standing = past.standing();
+    memory_mark::set(&order.data_dir, past.mark())?;
     let restored = Restored {
         hard_state: recovered.hard_state(),
         commit: recovered.commit(),
@@ -306,6 +310,68 @@ fn recover(
     }
     let founders = Membership::of_voters(voters).map_err(|error| StartError::Members(error.to_string()))?;
     Ok((restoring.begin(clock::now(), &founders), directory))
+}
+
+/// What decides whether a node may have forgotten what it acknowledged.
+#[derive(Clone, Copy, Debug)]
+struct Past {
+    /// It will acknowledge from memory.
+    in_memory: bool,
+    /// It has done so since its last clean end, whatever it is to do now.
+    was_in_memory: bool,
+    was_clean: bool,
+    /// It never had an entry.
+    fresh: bool,
+}
+
+impl Past {
+    /// How the directory was run last decides, not how it is run now.
+    fn standing(self) -> Standing {
+        let forgetful = (self.in_memory || self.was_in_memory) && !self.was_clean && !self.fresh;
+        if forgetful { Standing::Suspect } else { Standing::Whole }
+    }
+
+    /// Whether the next start has to ask the same question.
+    fn mark(self) -> memory_mark::Mark {
+        if self.in_memory || self.standing() == Standing::Suspect {
+            memory_mark::Mark::Set
+        } else {
+            memory_mark::Mark::Absent
+        }
+    }
+}
+
+/// A file beside the log that says: this node has acknowledged from memory since its last clean end.
+mod memory_mark {
+    use super::StartError;
+    use std::fs::File;
+    use std::io;
+    use std::path::Path;
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) enum Mark {
+        Set,
+        Absent,
+    }
+
+    fn failed(source: io::Error) -> StartError {
+        StartError::System { what: "noting in the data directory how the node acknowledges", source }
+    }
+
+    pub(super) fn is_set(directory: &Path) -> Result<bool, StartError> {
+        directory.join(wal::MEMORY_MARK).try_exists().map_err(failed)
+    }
+
+    /// Durable when it returns: the first acknowledgement comes later.
+    pub(super) fn set(directory: &Path, mark: Mark) -> Result<(), StartError> {
+        let path = directory.join(wal::MEMORY_MARK);
+        let changed = match (mark, is_set(directory)?) {
+            (Mark::Set, false) => File::create(&path).and_then(|file| file.sync_all()),
+            (Mark::Absent, true) => std::fs::remove_file(&path),
+            _ => return Ok(()),
+        };
+        changed.and_then(|()| File::open(directory)?.sync_all()).map_err(failed)
+    }
 }
 
 /// The window of `MemFirst`: entries that may be acknowledged before they are on this node's disk.
@@ -425,5 +491,40 @@ impl Seeds {
             incarnation: u64::from_le_bytes(*incarnation),
             transport: *rest.first_chunk().expect("32 bytes"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_acknowledged_from_memory_and_did_not_end_in_order_is_a_suspect_however_it_runs_now() {
+        use Standing::{Suspect, Whole};
+        use memory_mark::Mark::{Absent, Set};
+        for (in_memory, was_in_memory, was_clean, standing, mark) in [
+            (false, false, false, Whole, Absent),
+            (false, false, true, Whole, Absent),
+            (false, true, false, Suspect, Set),
+            (false, true, true, Whole, Absent),
+            (true, false, false, Suspect, Set),
+            (true, false, true, Whole, Set),
+            (true, true, false, Suspect, Set),
+            (true, true, true, Whole, Set),
+        ] {
+            let past = Past { in_memory, was_in_memory, was_clean, fresh: false };
+            assert_eq!((past.standing(), past.mark()), (standing, mark), "{past:?}");
+            assert_eq!(Past { fresh: true, ..past }.standing(), Whole, "nothing was acknowledged yet");
+        }
+    }
+
+    #[test]
+    fn the_mark_is_where_it_was_put() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for mark in [memory_mark::Mark::Set, memory_mark::Mark::Set, memory_mark::Mark::Absent] {
+            memory_mark::set(directory.path(), mark).expect("set");
+            let is_set = memory_mark::is_set(directory.path()).expect("looked at");
+            assert_eq!(is_set, mark == memory_mark::Mark::Set);
+        }
     }
 }

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// The lock file.
 pub const LOCK_NAME: &str = "LOCK";
+/// Made by a program that acknowledges before a flush; the log does not look at it.
+pub const MEMORY_MARK: &str = "MEMORY-FIRST";
 /// The state file before it has its name.
 pub(crate) const STATE_TMP_NAME: &str = "state.tmp";
 /// A copy of a damaged segment before it has its name.
@@ -160,7 +162,7 @@ fn list(path: &Path) -> Result<Listing, OpenError> {
         let name = name.to_string_lossy();
         match name.as_ref() {
             STATE_NAME => listing.state = true,
-            LOCK_NAME => {}
+            LOCK_NAME | MEMORY_MARK => {}
             SPARE_NAME | STATE_TMP_NAME | DAMAGED_TMP_NAME => listing.temporary.push(entry.path()),
             other => match segment_number(other) {
                 Some(number) => listing.segments.push(number),

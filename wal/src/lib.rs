@@ -47,6 +47,7 @@ mod memory;
 mod repair_tests;
 
 pub use damage::{Damage, Damaged, Place};
+pub use directory::MEMORY_MARK;
 pub use error::{LogError, OpenError};
 pub use frame::{Frame, FrameBuilder, FrameError, FrameHead, Kind};
 pub use id::{ChainHash, ClusterId, EntryId, GroupId, HardState, LogIndex, NodeId, Term};
