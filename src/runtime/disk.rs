@@ -12,6 +12,8 @@ pub(crate) trait Disk {
     fn poll(&mut self) -> Option<LogEvent>;
     /// Asks for old entries.
     fn fetch(&mut self, fetch: Fetch);
+    /// The log is idle: its next write says how far it is flushed, unless that is said already.
+    fn mark(&mut self);
     /// The counters.
     fn stats(&self) -> LogStats;
     /// Makes everything queued durable, marks the directory clean and lets go of it. Blocks.
@@ -33,6 +35,10 @@ impl Disk for PortableLog {
 
     fn fetch(&mut self, fetch: Fetch) {
         self.fetch(fetch);
+    }
+
+    fn mark(&mut self) {
+        self.mark();
     }
 
     fn stats(&self) -> LogStats {
@@ -74,6 +80,10 @@ impl Disk for UringDisk {
 
     fn fetch(&mut self, fetch: Fetch) {
         self.log.fetch(&mut self.ring, fetch);
+    }
+
+    fn mark(&mut self) {
+        self.log.mark(&mut self.ring);
     }
 
     fn stats(&self) -> LogStats {

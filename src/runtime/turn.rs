@@ -21,7 +21,7 @@ use crate::raft::{Membership, Mono, Now, TransferRefused, Write, message::Standi
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use wal::{Flushed, LogEvent, NodeId};
 
 /// Calls taken in one turn. A batch of them is one entry of the log.
@@ -30,6 +30,8 @@ const SUBMISSIONS: usize = 4096;
 const MESSAGES: usize = 1024;
 /// Completions of the log taken in one turn.
 const LOG_EVENTS: usize = 64;
+/// A log without writes for this long is told to mark its end, so that damage to it is not taken for a torn write.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// How a turn ended.
 #[derive(Debug)]
@@ -51,6 +53,8 @@ pub(crate) struct Loop<D> {
     network: Option<Network>,
     /// Handed to the log and not yet durable, in order.
     writes: VecDeque<Write>,
+    /// When to look whether the log is idle; moves with every write.
+    mark_at: Option<Mono>,
     alarms: BTreeSet<(Mono, u64)>,
     /// The node's, of this turn.
     answers: Vec<node::Answer<SharedStore>>,
@@ -83,6 +87,7 @@ impl<D: Disk> Loop<D> {
             disk,
             network,
             writes: VecDeque::new(),
+            mark_at: None,
             alarms: BTreeSet::new(),
             answers: Vec::new(),
             outbox: Vec::new(),
@@ -211,6 +216,13 @@ impl<D: Disk> Loop<D> {
         if self.node.poll_timeout().is_some_and(|due| due <= now.mono) {
             self.node.handle(now, Input::Timeout);
         }
+        if self.mark_at.take_if(|at| *at <= now.mono).is_some() {
+            if self.writes.is_empty() {
+                self.disk.mark();
+            } else {
+                self.mark_at = Some(now.mono.after(IDLE));
+            }
+        }
         while self.alarms.first().is_some_and(|&(at, _)| at <= now.mono) {
             let Some((_, ticket)) = self.alarms.pop_first() else { break };
             self.outbox.push((Address::unpack(ticket), Outcome::Alarm));
@@ -227,6 +239,7 @@ impl<D: Disk> Loop<D> {
                     }
                     self.disk.submit(write.plan());
                     self.writes.push_back(write);
+                    self.mark_at = Some(now.mono.after(IDLE));
                 }
                 Output::Send { to, message } => self.send(now, to, message),
                 Output::Fetch(fetch) => self.disk.fetch(wal::Fetch {
@@ -296,7 +309,7 @@ impl<D: Disk> Loop<D> {
         let network = self.network.as_mut().and_then(|network| network.poll_timeout(instant));
         let network = network.map(|due| now.mono.after(due.saturating_duration_since(instant)));
         let alarm = self.alarms.first().map(|&(at, _)| at);
-        [self.node.poll_timeout(), network, alarm].into_iter().flatten().min()
+        [self.node.poll_timeout(), network, alarm, self.mark_at].into_iter().flatten().min()
     }
 
     /// Ends the loop because going on would be wrong. Nothing is acknowledged after this.
