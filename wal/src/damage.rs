@@ -125,6 +125,7 @@ pub(crate) fn assess<B: Blocks>(
         seen.ends &= fits;
         seen.remains |= Some(at) == partly && !(blank && fits);
     }
+    assert!(seen.sequence >= found.sequence && seen.peak >= found.peak, "looking further finds no less");
     let newest_file = files.last().map_or(0, |file| file.number);
     let held = if state.clean && seen.sequence <= state.log_mark {
         seen.peak.max(state.peak)
@@ -158,6 +159,7 @@ impl Seen {
         known: &[SegmentHeader],
         range: Range<u64>,
     ) -> io::Result<bool> {
+        assert!(range.start.is_multiple_of(BLOCK_U64), "envelopes begin at blocks");
         let mut blank = true;
         let mut at = range.start;
         while at + BLOCK_U64 <= range.end {

@@ -88,6 +88,7 @@ impl Claimed {
     /// Lists the directory under the lock; removes what never got its name.
     pub(crate) fn tidy(&self) -> Result<Listing, OpenError> {
         let listing = list(&self.path)?;
+        assert!(listing.segments.is_sorted(), "the walk goes from the first segment on");
         for path in &listing.temporary {
             std::fs::remove_file(path).map_err(|error| OpenError::io("removing", path, error))?;
         }
@@ -104,6 +105,7 @@ impl Claimed {
 
     /// Opens a file to write to, and waits for writes of a dying process to end.
     pub(crate) fn open_locked(&self, name: &str) -> Result<File, OpenError> {
+        assert!(!name.contains('/'), "{name} is a file of this directory, and of no other");
         let path = self.path.join(name);
         let file = OpenOptions::new()
             .read(true)

@@ -304,6 +304,7 @@ impl Journal {
     }
 
     fn rotate(&mut self, payload: usize) -> Step {
+        assert!(self.gathered.is_empty(), "nothing waits in a segment that is full");
         self.flight = Flight::Rotation;
         let needed = FIRST_OFFSET + envelope::disk_bytes(payload) as u64;
         Step::Rotate(Next {
@@ -371,6 +372,11 @@ impl Journal {
             out[at..at + frame.bytes().len()].copy_from_slice(frame.bytes());
             at += frame.bytes().len();
         }
+        assert_eq!(
+            at as u64,
+            envelope::HEADER_BYTES as u64 + header.payload,
+            "the frames are what was planned"
+        );
         out[at..].fill(0);
     }
 
@@ -379,6 +385,7 @@ impl Journal {
         let Flight::Write { state: Some(state), .. } = &self.flight else {
             unreachable!("the driver fills what it was told to write");
         };
+        assert_ne!(state.offset(), self.tail.state.offset(), "the newest slot is never written over");
         state.fill(out);
     }
 
@@ -425,7 +432,9 @@ impl Journal {
     }
 
     fn acknowledge(&mut self) {
-        self.tail.commit = self.commit.min(self.tail.last.index);
+        let commit = self.commit.min(self.tail.last.index);
+        assert!(commit >= self.tail.commit, "the commit index never falls");
+        self.tail.commit = commit;
         for plan in &self.gathered {
             self.queued_bytes -= plan.frame_bytes();
         }
@@ -474,6 +483,8 @@ impl Journal {
             return None;
         }
         let state = StateRecord { clean: true, ..self.next_state(self.tail.state.hard_state) };
+        assert_eq!(state.log_mark, self.tail.sequence, "a clean record is exact");
+        assert_eq!(state.held, self.tail.state.held, "an orderly end heals nothing");
         self.flight = Flight::Write { envelope: None, state: Some(state) };
         Some(Step::Write { envelope: None, state: Some(state.offset()) })
     }

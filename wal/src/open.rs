@@ -195,6 +195,7 @@ fn make_state(held: &Claimed, identity: Identity) -> Result<(), OpenError> {
     let refused = |error| OpenError::io("making", &tmp, error);
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&tmp).map_err(refused)?;
     let (_, bytes) = state::initial_file(identity);
+    assert_eq!(bytes.len(), state::STATE_BYTES, "two slots");
     file.write_all_at(&bytes, 0).map_err(refused)?;
     file.sync_all().map_err(refused)?;
     std::fs::rename(&tmp, held.path.join(STATE_NAME)).map_err(refused)?;

@@ -11,7 +11,7 @@ use crate::open::Directory;
 use crate::plan::{Fetch, FetchError, LogEvent, LogStats, WritePlan};
 use crate::reading::Read;
 use crate::sector::BLOCK;
-use crate::segment::{SegmentHeader, segment_name};
+use crate::segment::{FIRST_OFFSET, SegmentHeader, segment_name};
 use crate::segments::Preparer;
 use crate::state::STATE_NAME;
 use bytes::Bytes;
@@ -116,6 +116,7 @@ impl PortableLog {
             Step::Nothing => {}
             Step::Rotate(next) => self.send(Job::Rotate(next)),
             Step::Write { envelope, state } => {
+                assert!(envelope.is_some() || state.is_some(), "a write writes something");
                 let mut images = std::mem::take(&mut self.images);
                 if let Some(extent) = envelope {
                     images.envelope.resize(extent.bytes, 0);
@@ -317,6 +318,8 @@ impl Files {
 
     fn write(&self, envelope: Option<Extent>, state: Option<u64>, images: &Images) -> Result<(), LogError> {
         if let Some(extent) = envelope {
+            assert_eq!(images.envelope.len(), extent.bytes, "no byte of an earlier envelope is written");
+            assert!(extent.at.offset >= FIRST_OFFSET, "a header is never written over");
             let name = || segment_name(extent.at.segment);
             self.segment
                 .write_all_at(&images.envelope, extent.at.offset)
@@ -324,6 +327,8 @@ impl Files {
             flush(&self.segment).map_err(|error| LogError::io("flushing", name(), &error))?;
         }
         if let Some(offset) = state {
+            assert_eq!(images.state.len(), BLOCK, "a slot is one block");
+            assert!(offset == 0 || offset == BLOCK as u64, "one of the two slots");
             let failed = |what| move |error: io::Error| LogError::io(what, STATE_NAME, &error);
             self.state.write_all_at(&images.state, offset).map_err(failed("writing"))?;
             flush(&self.state).map_err(failed("flushing"))?;
@@ -332,6 +337,7 @@ impl Files {
     }
 
     fn read(&self, read: Read) -> Result<Bytes, FetchError> {
+        assert!(read.length > 0 && read.length.is_multiple_of(BLOCK), "reads are in blocks");
         let file = segment_name(read.at.segment);
         let mut bytes = vec![0; read.length];
         File::open(self.directory.join(&file))

@@ -71,6 +71,7 @@ impl Reader {
         let oldest = segments.first().expect("an entry was located").number;
         let at = usize::try_from(located.at.segment - oldest).expect("fewer segments than addresses");
         let segment = segments[at];
+        assert!(fetch.from < located.until, "the mark covers what is asked for");
         assert_eq!(segment.number, located.at.segment, "segments are dense");
         let read = bounded(&segment, located.at.offset, CHUNK);
         self.active = Some(Active { fetch, until: located.until, segment, read });
@@ -94,6 +95,7 @@ impl Reader {
                         active.fetch.from,
                         "an answer begins with what was asked for"
                     );
+                    assert!(frames.is_sorted_by(|a, b| b.follows(a.id())), "an answer is one run of the log");
                     LogEvent::Fetched { token, frames }
                 }
                 Served::Damaged { offset, what } => {

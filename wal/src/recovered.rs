@@ -125,6 +125,9 @@ pub struct Recovered {
 
 impl Recovered {
     pub(crate) fn new(tail: Tail, report: RecoveryReport, path: PathBuf) -> Self {
+        assert!(!tail.segments.is_empty(), "an opened log has a segment");
+        assert!(tail.commit <= tail.last.index, "what is committed is in the log");
+        assert!(tail.state.hard_state.term >= tail.last.term, "the term is at least the last entry's");
         Self { path, tail, report }
     }
 

@@ -138,6 +138,7 @@ pub(crate) fn scan<B: Blocks>(
     let headers = read_headers(files, state)?;
     let run: Vec<SegmentHeader> =
         headers.all.iter().copied().map_while(|header| header).take(headers.run).collect();
+    assert_eq!(run.len(), headers.run, "the run of whole headers has no gap");
     let predecessor =
         run.first().map_or(Predecessor::of_new_log(&state.identity), |header| header.predecessor);
     let base = predecessor.last;
@@ -445,6 +446,7 @@ impl<B: Blocks> Walk<'_, B> {
             }
             at += BLOCK_U64;
         }
+        assert!(rest.until >= offset && rest.until <= header.bytes, "remains lie behind the log's end");
         if offset >= header.bytes {
             rest.remainder = Remainder::Full;
         } else if rest.until > offset {
@@ -489,6 +491,7 @@ impl<B: Blocks> Walk<'_, B> {
         }
         assert!(self.found.last.index >= self.found.commit, "a commit mark never lies beyond its envelope");
         assert_eq!(self.found.last.index, self.found.positions.last(), "the map follows the walk");
+        assert!(kept <= headers.run, "only segments that were walked are kept");
         self.found.cut = None;
         let aside = self.files[kept..].iter().map(|file| file.number).collect();
         self.found.damaged = Some(Damaged { place, held: assessed.held, aside, remains: assessed.remains });

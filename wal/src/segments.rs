@@ -7,8 +7,8 @@
 
 use crate::error::LogError;
 use crate::journal::Next;
-use crate::sector::BLOCK;
-use crate::segment::{Identity, SPARE_NAME, SegmentHeader, segment_name};
+use crate::sector::{BLOCK, BLOCK_U64};
+use crate::segment::{Identity, MIN_SEGMENT_BYTES, SPARE_NAME, SegmentHeader, segment_name};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -38,6 +38,10 @@ impl Maker {
 
     /// Writes the zeros of a segment to come.
     pub(crate) fn prepare(&mut self, bytes: u64) -> Result<(), LogError> {
+        assert!(
+            bytes >= MIN_SEGMENT_BYTES && bytes.is_multiple_of(BLOCK_U64),
+            "{bytes} bytes are no segment"
+        );
         if self.spare == Some(bytes) {
             return Ok(());
         }
@@ -78,6 +82,7 @@ impl Maker {
             file.write_all_at(&zeros[..chunk], at)?;
             at += chunk as u64;
         }
+        assert_eq!(at, bytes, "zeros up to the last block: an unwritten one would cost a second flush");
         file.sync_all()?;
         #[cfg(target_os = "linux")]
         crate::linux::forget_cached(&file);
@@ -105,6 +110,7 @@ impl Maker {
         let mut block = vec![0; BLOCK];
         header.fill(&mut block);
         let file = OpenOptions::new().write(true).open(&spare)?;
+        assert_eq!(file.metadata()?.len(), header.bytes, "a segment is never made longer or shorter");
         file.write_all_at(&block, 0)?;
         file.sync_all()?;
         let path = self.directory.join(name);

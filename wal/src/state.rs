@@ -17,6 +17,9 @@ pub const STATE_BYTES: usize = 2 * BLOCK;
 
 const MAGIC: [u8; 8] = *b"d-state\0";
 const SEQUENCE_AT: usize = 40;
+const FIELDS_END: usize = 160;
+
+const _: () = assert!(FIELDS_END <= sector::SECTOR - 16, "the hash covers every field and overlaps none");
 
 /// What a state record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +109,16 @@ impl StateRecord {
 
     fn record(&self) -> Record {
         assert!(self.hard_state.vote != Some(NodeId::ZERO), "no node has identity zero");
+        assert!(self.first_segment > 0, "segments count from 1");
+        assert!(self.newest_segment == 0 || self.newest_segment >= self.first_segment, "{self:?}");
+        assert!(
+            self.log_mark > 0 || self.commit == LogIndex::ZERO,
+            "a commit mark speaks of what is flushed"
+        );
+        assert!(
+            self.held.is_none_or(|held| held.term > Term::ZERO || held.index == LogIndex::ZERO),
+            "{self:?}"
+        );
         let mut record = sector::blank(MAGIC);
         identity_into(&mut record, &self.identity);
         for (at, value) in [
@@ -256,7 +269,12 @@ pub fn read(file: &[u8], identity: &Identity) -> Result<StateRecord, StateProble
     let facts = StateFacts { whole: [slots[0].is_ok(), slots[1].is_ok()], follows: [follows(0), follows(1)] };
     let damaged = |slot: u64, what| Err(StateProblem::Damaged { offset: slot * BLOCK_U64, what });
     match decide(facts) {
-        StateVerdict::Newest(slot) => Ok(slots[slot].expect("the table names a whole slot")),
+        StateVerdict::Newest(slot) => {
+            let record = slots[slot].expect("the table names a whole slot");
+            assert_eq!(record.identity, *identity, "another's record was refused above");
+            assert_eq!(record.offset(), slot as u64 * BLOCK_U64, "a record counts only where it belongs");
+            Ok(record)
+        }
         StateVerdict::Lost(slot) => {
             damaged(slot as u64, "a slot of the hard state is lost, and with it perhaps a vote")
         }
@@ -272,6 +290,7 @@ pub fn initial_file(identity: Identity) -> (StateRecord, Vec<u8>) {
     let first = StateRecord::initial(identity);
     first.fill(&mut file[..BLOCK]);
     let second = StateRecord { clean: true, ..first.successor() };
+    assert_eq!((first.offset(), second.offset()), (0, BLOCK_U64), "one record in each slot");
     second.fill(&mut file[BLOCK..]);
     (second, file)
 }

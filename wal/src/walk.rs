@@ -83,6 +83,7 @@ pub(crate) struct Window<B> {
 impl<B: Blocks> Window<B> {
     /// Reads up to `end`, never beyond.
     pub(crate) fn new(source: B, end: u64) -> Self {
+        assert!(end.is_multiple_of(BLOCK_U64), "a window ends at a block");
         Self { source, end, start: 0, bytes: Bytes::new() }
     }
 

@@ -15,7 +15,7 @@ use crate::open::Directory;
 use crate::plan::{Fetch, FetchError, LogEvent, LogStats, WritePlan};
 use crate::reading::Read;
 use crate::sector::BLOCK;
-use crate::segment::{SegmentHeader, segment_name};
+use crate::segment::{FIRST_OFFSET, SegmentHeader, segment_name};
 use crate::segments::Preparer;
 use crate::state::STATE_NAME;
 use bytes::Bytes;
@@ -164,13 +164,16 @@ impl UringLog {
         match step {
             Step::Nothing => {}
             Step::Rotate(next) => {
+                assert!(!self.rotating, "one segment is asked for at a time");
                 self.rotating = true;
                 self.preparer.make(next);
                 ring.watch_log(self.bell.as_fd());
             }
             Step::Write { envelope, state } => {
                 assert!(self.writing.is_done(), "one write is in flight");
+                assert!(envelope.is_some() || state.is_some(), "a write writes something");
                 if let Some(extent) = envelope {
+                    assert!(extent.at.offset >= FIRST_OFFSET, "a header is never written over");
                     let mut buffer = self.envelope_buffer.take().expect("free when nothing is in flight");
                     buffer.resize(extent.bytes);
                     self.journal.fill_envelope(buffer.as_mut());
@@ -178,6 +181,7 @@ impl UringLog {
                         Some(ring.store(Arc::clone(&self.segment), buffer, extent.at.offset));
                 }
                 if let Some(offset) = state {
+                    assert!(offset == 0 || offset == BLOCK as u64, "one of the two slots");
                     let mut buffer = self.state_buffer.take().expect("free when nothing is in flight");
                     buffer.resize(BLOCK);
                     self.journal.fill_state(buffer.as_mut());
@@ -197,6 +201,7 @@ impl UringLog {
     }
 
     fn start_read(&mut self, read: Read, ring: &mut Ring) {
+        assert!(self.reading.is_none(), "one read is outstanding");
         let mut next = Some(read);
         while let Some(read) = next.take() {
             let name = segment_name(read.at.segment);
@@ -261,6 +266,7 @@ impl UringLog {
     }
 
     fn take_segment(&mut self, ring: &mut Ring) {
+        assert!(self.writing.is_done(), "nothing is written while a segment is made");
         if ring.poll_log_ready() {
             let mut count = [0; 8];
             // Empty only if it was read before, which is as good.

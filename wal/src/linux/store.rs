@@ -41,6 +41,7 @@ fn is_transient(error: Errno) -> bool {
 
 /// What to do after a write of `remaining` bytes and its flush.
 pub(crate) fn judge_store(answers: Answers, remaining: usize) -> Judgement {
+    assert!(remaining > 0 && remaining.is_multiple_of(BLOCK), "direct writes are whole blocks");
     let written = match answers.write {
         None => remaining,
         Some(result) => match usize::try_from(result) {
@@ -63,6 +64,7 @@ pub(crate) fn judge_store(answers: Answers, remaining: usize) -> Judgement {
 
 /// What to do after a read of `remaining` bytes.
 pub(crate) fn judge_load(result: i32, remaining: usize) -> Judgement {
+    assert!(remaining > 0 && remaining.is_multiple_of(BLOCK), "direct reads are whole blocks");
     match usize::try_from(result) {
         // The end of a file that is longer than this: someone shortened it.
         Ok(0) => Judgement::WriteFailed(Errno::IO),
