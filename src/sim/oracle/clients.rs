@@ -66,10 +66,7 @@ impl Judges {
                 let call = *call;
                 self.saw(&call, *at)
             }
-            Answer::Transferred => {
-                self.mark(Mark::TransferDone);
-                Ok(())
-            }
+            Answer::Transferred => Ok(()),
             Answer::Refused => {
                 call.refused = true;
                 let call = *call;

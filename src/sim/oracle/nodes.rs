@@ -18,7 +18,7 @@ use std::ops::Range;
 use wal::{Frame, LogIndex, NodeId};
 
 /// A batch of so many commands is a large one.
-const LARGE_BATCH: u32 = 10;
+const LARGE_BATCH: u32 = 4;
 
 impl Judges {
     pub(super) fn recover(&mut self, id: NodeId, verdict: &Verdict, disk: &Truth) -> Outcome {

@@ -62,8 +62,8 @@ marks! {
     OldTermDecided = "entries of earlier terms decided with a newer one",
     /// Entries were sent that had left memory.
     FetchedFromDisk = "entries fetched from disk for a peer",
-    /// A batch of ten commands or more.
-    LargeBatch = "ten or more commands in one entry",
+    /// A batch of four commands or more.
+    LargeBatch = "four or more commands in one entry",
     /// A lease read was answered.
     LeaseRead = "lease read served",
     /// A read was not answered.
@@ -158,6 +158,7 @@ impl Marks {
         let same_term = before.term == now.term;
         if before.leads() && !now.leads() {
             self.hit(if same_term { Mark::QuorumLost } else { Mark::LeaderDeposed });
+            self.hit_if(before.transferring && !same_term, Mark::TransferDone);
         }
         self.hit_if(
             before.leads() && before.transferring && now.leads() && !now.transferring && same_term,
