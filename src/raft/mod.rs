@@ -13,6 +13,7 @@
 //! | `membership`, `quorum` | who takes part, and what a majority of them is |
 //! | `log`, `progress` | this node's log, and what a leader knows of the others' |
 //! | `invariants` | what is true after every step |
+//! | `untimed` | feature `sim`: the core without its clock, for exhaustive search |
 //!
 //! **Promises ride on the write.** A message that says something is durable, or is spoken in a term that is not on disk
 //! yet, is put into the [`Write`] it depends on. It comes out again only through [`Write::flushed`], which asks for the
@@ -34,6 +35,8 @@ mod replication;
 pub mod time;
 pub mod timer;
 mod transfer;
+#[cfg(feature = "sim")]
+pub mod untimed;
 
 pub use membership::{Membership, MembershipError};
 pub use message::Message;
@@ -158,6 +161,7 @@ pub enum RoleName {
 }
 
 /// What is to be done.
+#[cfg_attr(feature = "sim", derive(Clone))]
 #[derive(Debug)]
 pub enum Output {
     /// Make this durable, in the order of the outputs.
@@ -229,6 +233,7 @@ pub enum Halt {
 }
 
 /// One write, with the messages that may leave once it is durable.
+#[cfg_attr(feature = "sim", derive(Clone))]
 #[derive(Debug)]
 pub struct Write {
     id: WriteId,
@@ -309,6 +314,7 @@ fn is_beyond_belief(known: Term, claimed: Term) -> bool {
 }
 
 /// What has gathered for the next write.
+#[cfg_attr(feature = "sim", derive(Clone))]
 #[derive(Debug, Default)]
 struct Draft {
     frames: Vec<Frame>,
@@ -316,6 +322,7 @@ struct Draft {
 }
 
 /// One node's consensus.
+#[cfg_attr(feature = "sim", derive(Clone))]
 #[derive(Debug)]
 pub struct Raft {
     config: Config,

@@ -111,6 +111,22 @@ impl Progress {
         self.probe_from(probed.max(self.matched.next()));
     }
 
+    /// Forgets when things happened and how many bytes they had; whether something is on the way stays known.
+    #[cfg(feature = "sim")]
+    pub(super) fn forget_time(&mut self) {
+        if let Mode::Probe(Some((at, _))) = &mut self.mode {
+            *at = Mono(0);
+        }
+        if let Some(&(last, ..)) = self.in_flight.back() {
+            self.in_flight.clear();
+            self.in_flight.push_back((last, 0, Mono(0)));
+        }
+        self.in_flight_bytes = 0;
+        self.echoed = 0;
+        self.recognised_at = Mono(0);
+        self.told_commit = LogIndex::ZERO;
+    }
+
     /// A new connection: nothing that was on the way counts, and nothing the peer's former self held is assumed.
     pub fn reconnected(&mut self) {
         if !wal::mutant!("reconnect_keeps_matched") {
