@@ -33,6 +33,15 @@ enum Job {
         #[arg(long)]
         check: bool,
     },
+    /// Visit every state of a small cluster of the real consensus core.
+    Exhaustive {
+        /// How far it goes; `ci` takes seconds, `full` is three terms, three commands and a crash.
+        #[arg(long, default_value = "full")]
+        scope: String,
+        /// Further arguments of `d-engine-exhaustive`.
+        #[arg(last = true)]
+        more: Vec<String>,
+    },
     /// Run one node that does what the lines of its stdin say: what the other jobs start.
     #[cfg(target_os = "linux")]
     #[command(hide = true)]
@@ -158,6 +167,7 @@ fn run(job: Job) -> Result<(), String> {
     match job {
         Job::Ci { step } => run_ci(step.as_deref()),
         Job::Proto { check } => run_proto(check),
+        Job::Exhaustive { scope, more } => workspace::run_simulator("d-engine-exhaustive", &scope, &more),
         #[cfg(target_os = "linux")]
         Job::Node(arguments) => scripts::node::serve(&arguments),
         Job::Chaos { common, kills, pauses, follower_kills, minority_restarts, blackouts, gate_ms } => {

@@ -9,6 +9,7 @@ d-engine-exhaustive [--scope NAME] [--memory-gb N] [--SWITCH VALUE]...
   --scope NAME      ci (default), full, or one of those --list shows
   --list            the scopes
   --memory-gb N     memory for the set of visited states, a power of two (2)
+  --mutant NAME     put a bug in first (builds with --cfg zoo only)
 changes to the scope:
   --terms N --commands N --crashes N
   --flush hang|any  --newest on|off  --repeats on|off  --one-entry on|off  --again on|off  --waiting on|off
@@ -87,6 +88,8 @@ fn change(scope: &mut Scope, option: &str, value: &str) -> Result<(), String> {
         "--again" => scope.sending_again = switch()?,
         "--heartbeats" => scope.heartbeats = switch()?,
         "--refusals" => scope.refusals = switch()?,
+        #[cfg(zoo)]
+        "--mutant" => wal::mutant::choose(value),
         "--waiting" => scope.waiting = switch()?,
         _ => return Err(format!("no option is called {option}")),
     }

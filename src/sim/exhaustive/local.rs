@@ -92,6 +92,10 @@ impl Disk {
         }
     }
 
+    pub fn entries(&self) -> Vec<EntryId> {
+        self.frames.iter().map(Frame::id).collect()
+    }
+
     /// Whether the entry is there, with everything before it.
     pub fn holds(&self, entry: EntryId) -> bool {
         let at = usize::try_from(entry.index.0).expect("short logs");

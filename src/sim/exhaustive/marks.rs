@@ -1,10 +1,9 @@
 //! Rare situations that a search worth its name has been in: an empty search must not pass for a clean one.
 
 use super::local::{Event, Local, NODES};
-use super::tables::{Lane, Tables, What};
+use super::tables::{Facts, History, Lane, Tables, What};
 use crate::raft::RoleName;
 use std::fmt;
-use wal::EntryId;
 
 macro_rules! marks {
     ($($name:ident: $text:literal,)*) => {
@@ -88,28 +87,33 @@ impl Marks {
         }
     }
 
-    pub(super) fn note_state(&mut self, locals: &[&Local; NODES], history: &[EntryId], proposals: u8) {
-        let leaders = locals.iter().filter(|local| local.raft.role() == RoleName::Leader);
+    pub(super) fn note_state(
+        &mut self,
+        facts: &[&Facts; NODES],
+        decided: &History,
+        proposals: u8,
+        tables: &Tables,
+    ) {
         let mut leading = 0;
-        for leader in leaders {
+        for leader in facts.iter().filter(|facts| facts.role == RoleName::Leader) {
             leading += 1;
-            let term = leader.raft.term();
+            let term = leader.term;
             self.set(Mark::SecondTerm, term.0 == 2);
             self.set(Mark::ThirdTerm, term.0 == 3);
             self.set(Mark::FourthTerm, term.0 == 4);
             self.set(Mark::ThreeProposedInThreeTerms, term.0 == 3 && proposals == 3);
-            let old = leader.log.iter().skip(history.len()).take_while(|entry| entry.term < term);
-            let everywhere =
-                |entry: &EntryId| locals.iter().filter(|local| local.disk.holds(*entry)).count() * 2 > NODES;
-            self.set(Mark::Figure8, old.into_iter().any(everywhere));
+            let log = &tables.history(leader.log).entries;
+            let mut old = log.iter().skip(decided.entries.len()).take_while(|entry| entry.term < term);
+            self.set(Mark::Figure8, old.any(|&entry| tables.disks_with(facts, entry) * 2 > NODES));
         }
         self.set(Mark::TwoLeaders, leading > 1);
-        let terms: std::collections::BTreeSet<_> = history.iter().map(|entry| entry.term).collect();
-        // Of each term but the founding, the first entry is its leader's own.
-        let commands = history.len() - terms.len();
-        self.set(Mark::OneDecided, commands >= 1);
-        self.set(Mark::TwoDecided, commands >= 2);
-        self.set(Mark::ThreeDecided, commands >= 3);
+        self.set(Mark::OneDecided, decided.commands >= 1);
+        self.set(Mark::TwoDecided, decided.commands >= 2);
+        self.set(Mark::ThreeDecided, decided.commands >= 3);
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.0 |= other.0;
     }
 }
 

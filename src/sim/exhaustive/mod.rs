@@ -100,12 +100,12 @@ impl Scope {
         crashes: 1,
         flush: Flush::UntilItHangs,
         only_newest: true,
-        repeats: false,
+        repeats: true,
         one_entry_per_append: false,
         sending_again: false,
         waiting: false,
         heartbeats: false,
-        refusals: false,
+        refusals: true,
         memory: 2 << 30,
         required: Vec::new(),
     };
@@ -113,9 +113,64 @@ impl Scope {
     /// The scopes with a name.
     #[must_use]
     pub fn all() -> Vec<(&'static str, Self)> {
-        let ci = Self { terms: 2, commands: 1, memory: 256 << 20, ..Self::BASE };
-        let full = Self { memory: 4 << 30, ..Self::BASE };
-        vec![("ci", ci), ("full", full)]
+        let small = Self { memory: 64 << 20, ..Self::BASE };
+        let crash = vec![Mark::SecondTerm, Mark::TwoLeaders, Mark::LostTerm, Mark::CrashedLeader];
+        let ci = Self {
+            terms: 2,
+            commands: 1,
+            required: [
+                crash.as_slice(),
+                &[Mark::OneDecided, Mark::Truncation, Mark::DurableTruncation, Mark::Rejection],
+                &[Mark::Figure8, Mark::LostEntries, Mark::DecidedWithoutOwnDisk],
+            ]
+            .concat(),
+            ..small.clone()
+        };
+        let terms = Self {
+            commands: 1,
+            crashes: 0,
+            required: vec![
+                Mark::ThirdTerm,
+                Mark::TwoLeaders,
+                Mark::OneDecided,
+                Mark::Truncation,
+                Mark::Figure8,
+            ],
+            ..small.clone()
+        };
+        let figure8 = Self { one_entry_per_append: true, ..terms.clone() };
+        let network = Self {
+            only_newest: false,
+            heartbeats: true,
+            crashes: 0,
+            required: vec![Mark::Truncation],
+            ..ci.clone()
+        };
+        let flush = Self {
+            flush: Flush::AnyTime,
+            repeats: false,
+            commands: 0,
+            crashes: 0,
+            required: vec![Mark::SecondTerm, Mark::Truncation],
+            ..ci.clone()
+        };
+        let full = Self {
+            memory: 2 << 30,
+            required: [
+                ci.required.as_slice(),
+                &[Mark::ThirdTerm, Mark::ThreeDecided, Mark::ThreeProposedInThreeTerms],
+            ]
+            .concat(),
+            ..Self::BASE
+        };
+        vec![
+            ("ci", ci),
+            ("terms", terms),
+            ("figure8", figure8),
+            ("network", network),
+            ("flush", flush),
+            ("full", full),
+        ]
     }
 
     /// The scope of this name.

@@ -94,6 +94,8 @@ struct Search<'a> {
     marks: Marks,
     origins: Vec<Origin>,
     transitions: u64,
+    /// Room for the world that is tried.
+    after: World,
 }
 
 /// Worlds of one depth.
@@ -125,6 +127,7 @@ pub fn search(scope: &Scope, mut progress: impl FnMut(&str)) -> Report {
         marks: Marks::default(),
         origins: Vec::new(),
         transitions: 0,
+        after: World::default(),
     };
     let mut depth = 0;
     let ending = search.run(&mut depth, started, &mut progress);
@@ -191,11 +194,12 @@ impl Search<'_> {
 
     fn visit(&mut self, world: &World, action: Action, origin: Origin, next: &mut Level) -> Result<(), Stop> {
         self.transitions += 1;
-        let after = match world.after(action, self.scope, &mut self.tables, &mut self.marks) {
+        let after = &mut self.after;
+        match world.after(action, self.scope, &mut self.tables, after, &mut self.marks) {
             Successor::Same => return Ok(()),
             Successor::Broken(what) => return Err(Stop::Broken(what)),
-            Successor::World(after) => after,
-        };
+            Successor::World => {}
+        }
         match self.visited.insert(after.canonical(&self.tables)) {
             Insertion::Known => return Ok(()),
             Insertion::Full => return Err(Stop::Full),

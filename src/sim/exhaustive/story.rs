@@ -21,8 +21,9 @@ pub(super) fn tell(scope: &Scope, tables: &mut Tables, path: &[u16]) -> String {
         world.actions(scope, tables, &mut actions);
         let action = actions[usize::from(order)];
         let _ = writeln!(text, "{:3}. {}", step + 1, what(action, tables));
-        match world.after(action, scope, tables, &mut Marks::default()) {
-            Successor::World(next) => {
+        let mut next = World::default();
+        match world.after(action, scope, tables, &mut next, &mut Marks::default()) {
+            Successor::World => {
                 for (place, (&now, &then)) in next.locals.iter().zip(&world.locals).enumerate() {
                     if now != then && place == action.place {
                         let _ = writeln!(text, "       node {}: {}", place + 1, state(tables.local(now)));

@@ -1,13 +1,14 @@
 //! Every node state, message and step is kept once and known by a number: a world is then a handful of numbers, and the
 //! core runs once for each pair of a node's state and what happens to it, however many worlds they meet in.
 
-use super::local::{self, Event, Hang, Local, NAMINGS, Step, Terms};
+use super::local::{self, Event, Hang, Local, NAMINGS, NODES, Step, Terms};
+use super::marks::Marks;
+use crate::raft::RoleName;
 use crate::raft::message::{AppendOutcome, Body, Message};
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use wal::{EntryId, NodeId, Term};
+use wal::{EntryId, HardState, NodeId, Term};
 use xxhash_rust::xxh3::Xxh3;
 
 /// A hash for each naming of the nodes.
@@ -15,6 +16,8 @@ pub(super) type Hashes = [u128; NAMINGS.len()];
 
 /// Number of a node's state.
 pub(super) type LocalId = u32;
+/// Number of a log's content.
+pub(super) type HistoryId = u32;
 /// Number of a message.
 pub(super) type MessageId = u32;
 
@@ -64,21 +67,38 @@ pub(super) struct Parcel {
     /// What an acceptance says is held.
     pub accepted: Option<u64>,
     pub message: Message,
-    pub hashes: Hashes,
 }
 
-/// A node's state, and what is often asked of it.
-#[derive(Debug)]
-pub(super) struct Kept {
-    pub local: Local,
-    pub hashes: Hashes,
+/// What is asked of a node's state again and again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts {
+    pub role: RoleName,
+    pub term: Term,
+    /// The last term it can have told anybody of.
+    pub saved: Term,
+    pub on_disk: HardState,
+    pub hangs: bool,
+    pub unflushed: bool,
+    pub log: HistoryId,
+    pub decided: HistoryId,
+    /// What the disk holds; none if it is empty.
+    pub disk: Option<HistoryId>,
 }
 
 /// What a step leads to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Outcome {
     pub local: LocalId,
-    pub sends: Box<[MessageId]>,
+    pub marks: Marks,
+    sends: (u32, u32),
+}
+
+/// A log, from its first entry on.
+#[derive(Debug)]
+pub(super) struct History {
+    pub entries: Vec<EntryId>,
+    /// How many of them are commands.
+    pub commands: usize,
 }
 
 /// Something that happens to one node.
@@ -126,15 +146,18 @@ impl Input {
 #[derive(Debug)]
 pub(super) struct Tables {
     pub terms: Terms,
-    locals: Vec<Kept>,
+    locals: Vec<Local>,
+    facts: Vec<Facts>,
+    local_hashes: Vec<Hashes>,
     local_ids: Map<u128, LocalId>,
     parcels: Vec<Parcel>,
+    parcel_hashes: Vec<Hashes>,
     parcel_ids: Map<u128, MessageId>,
     steps: Map<u64, u32>,
     outcomes: Vec<Result<Outcome, String>>,
-    /// Decided histories by their last entry.
-    pub decided: Vec<Vec<EntryId>>,
-    decided_ids: Map<u128, u32>,
+    sends: Vec<MessageId>,
+    histories: Vec<History>,
+    history_ids: Map<u128, HistoryId>,
 }
 
 impl Tables {
@@ -142,13 +165,17 @@ impl Tables {
         Self {
             terms,
             locals: Vec::new(),
+            facts: Vec::new(),
+            local_hashes: Vec::new(),
             local_ids: Map::default(),
             parcels: Vec::new(),
+            parcel_hashes: Vec::new(),
             parcel_ids: Map::default(),
             steps: Map::default(),
             outcomes: Vec::new(),
-            decided: Vec::new(),
-            decided_ids: Map::default(),
+            sends: Vec::new(),
+            histories: Vec::new(),
+            history_ids: Map::default(),
         }
     }
 
@@ -156,12 +183,37 @@ impl Tables {
         (self.locals.len(), self.parcels.len(), self.outcomes.len())
     }
 
-    pub fn kept(&self, id: LocalId) -> &Kept {
+    pub fn local(&self, id: LocalId) -> &Local {
         &self.locals[id as usize]
     }
 
-    pub fn local(&self, id: LocalId) -> &Local {
-        &self.locals[id as usize].local
+    pub fn facts(&self, id: LocalId) -> &Facts {
+        &self.facts[id as usize]
+    }
+
+    pub fn local_hashes(&self, id: LocalId) -> &Hashes {
+        &self.local_hashes[id as usize]
+    }
+
+    pub fn parcel_hashes(&self, id: MessageId) -> &Hashes {
+        &self.parcel_hashes[id as usize]
+    }
+
+    pub fn history(&self, id: HistoryId) -> &History {
+        &self.histories[id as usize]
+    }
+
+    /// How many of the nodes have the entry, and all before it, on disk.
+    pub fn disks_with(&self, facts: &[&Facts; NODES], entry: EntryId) -> usize {
+        let at = usize::try_from(entry.index.0).expect("short logs") - 1;
+        let holds = |disk: HistoryId| self.history(disk).entries.get(at) == Some(&entry);
+        facts.iter().filter(|facts| facts.disk.is_some_and(holds)).count()
+    }
+
+    /// The messages that a step sends.
+    pub fn sends(&self, outcome: Outcome) -> &[MessageId] {
+        let (start, end) = outcome.sends;
+        &self.sends[start as usize..end as usize]
     }
 
     pub fn parcel(&self, id: MessageId) -> &Parcel {
@@ -170,14 +222,28 @@ impl Tables {
 
     pub fn keep_local(&mut self, local: Local) -> LocalId {
         let hashes = local.fingerprints();
-        match self.local_ids.entry(hashes[0]) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(new) => {
-                let id = number(self.locals.len());
-                self.locals.push(Kept { local, hashes });
-                *new.insert(id)
-            }
+        if let Some(&known) = self.local_ids.get(&hashes[0]) {
+            return known;
         }
+        let commit = usize::try_from(local.raft.commit().0).expect("short logs");
+        let disk = local.disk.entries();
+        let facts = Facts {
+            role: local.raft.role(),
+            term: local.raft.term(),
+            saved: local.raft.hard_states().1.term,
+            on_disk: local.disk.hard,
+            hangs: local.hangs,
+            unflushed: local.unflushed,
+            log: self.keep_history(&local.log),
+            decided: self.keep_history(&local.log[..commit]),
+            disk: (!disk.is_empty()).then(|| self.keep_history(&disk)),
+        };
+        let id = number(self.locals.len());
+        self.locals.push(local);
+        self.facts.push(facts);
+        self.local_hashes.push(hashes);
+        self.local_ids.insert(hashes[0], id);
+        id
     }
 
     fn keep_message(&mut self, from: NodeId, to: NodeId, message: Message) -> MessageId {
@@ -205,25 +271,28 @@ impl Tables {
         };
         let place = |id| u8::try_from(local::place_of(id)).expect("three nodes");
         let (from, to) = (place(from), place(to));
-        self.parcels.push(Parcel { from, to, lane, term: message.term, accepted, message, hashes });
+        self.parcels.push(Parcel { from, to, lane, term: message.term, accepted, message });
+        self.parcel_hashes.push(hashes);
         self.parcel_ids.insert(hashes[0], id);
         id
     }
 
-    /// The history that ends in `last`, which is decided.
-    pub fn keep_decided(&mut self, history: &[EntryId]) -> u32 {
-        let last = history.last().expect("the founding entry is decided");
-        if let Some(&known) = self.decided_ids.get(&last.hash.0) {
+    fn keep_history(&mut self, entries: &[EntryId]) -> HistoryId {
+        let last = entries.last().expect("every log has the founding entry");
+        if let Some(&known) = self.history_ids.get(&last.hash.0) {
+            assert_eq!(self.history(known).entries, entries, "the last hash vouches for all");
             return known;
         }
-        let id = number(self.decided.len());
-        self.decided.push(history.to_vec());
-        self.decided_ids.insert(last.hash.0, id);
+        let terms: BTreeSet<_> = entries.iter().map(|entry| entry.term).collect();
+        let id = number(self.histories.len());
+        // Of each term the first entry is its leader's own, and the founding one is of term zero.
+        self.histories.push(History { entries: entries.to_vec(), commands: entries.len() - terms.len() });
+        self.history_ids.insert(last.hash.0, id);
         id
     }
 
     /// What happens to a node in this state; from the table, or by running the core.
-    pub fn step(&mut self, at: LocalId, input: Input) -> &Result<Outcome, String> {
+    pub fn step(&mut self, at: LocalId, input: Input) -> Result<Outcome, String> {
         let key = u64::from(at) << 32 | input.code();
         let known = match self.steps.get(&key) {
             Some(&known) => known,
@@ -235,7 +304,7 @@ impl Tables {
                 id
             }
         };
-        &self.outcomes[known as usize]
+        self.outcomes[known as usize].clone()
     }
 
     fn run(&mut self, at: LocalId, input: Input) -> Result<Outcome, String> {
@@ -255,9 +324,15 @@ impl Tables {
                 return Err(format!("an assertion of the core fails: {}", text.unwrap_or_default()));
             }
         };
-        let sends =
-            step.sends.into_iter().map(|(to, message)| self.keep_message(from, to, message)).collect();
-        Ok(Outcome { local: self.keep_local(step.local), sends })
+        let mut marks = Marks::default();
+        marks.note_step(self.local(at), &step.local, input.what, self);
+        let start = number(self.sends.len());
+        for (to, message) in step.sends {
+            let message = self.keep_message(from, to, message);
+            self.sends.push(message);
+        }
+        let sends = (start, number(self.sends.len()));
+        Ok(Outcome { local: self.keep_local(step.local), marks, sends })
     }
 }
 

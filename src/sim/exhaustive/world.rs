@@ -3,7 +3,7 @@
 use super::Scope;
 use super::local::{Event, Flush, Hang, NAMINGS, NODES};
 use super::marks::Marks;
-use super::tables::{Input, Lane, LocalId, MessageId, Parcel, Tables, What};
+use super::tables::{Facts, Input, Lane, LocalId, MessageId, Parcel, Tables, What};
 use crate::raft::RoleName;
 use wal::{EntryId, Term};
 
@@ -11,7 +11,7 @@ use wal::{EntryId, Term};
 pub(super) const MAX_TERMS: usize = 5;
 
 /// A state of everything.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct World {
     pub locals: [LocalId; NODES],
     /// Ascending.
@@ -36,9 +36,21 @@ pub(super) struct Action {
 pub(super) enum Successor {
     /// Nothing has changed.
     Same,
-    World(World),
+    World,
     /// A property does not hold.
     Broken(String),
+}
+
+impl Clone for World {
+    fn clone(&self) -> Self {
+        Self { messages: self.messages.clone(), ..*self }
+    }
+
+    fn clone_from(&mut self, other: &Self) {
+        let mut messages = std::mem::take(&mut self.messages);
+        messages.clone_from(&other.messages);
+        *self = Self { messages, ..*other };
+    }
 }
 
 impl World {
@@ -48,8 +60,7 @@ impl World {
             let founded = super::local::Local::founded(place, tables.terms)?;
             *local = tables.keep_local(founded);
         }
-        let founding = tables.local(locals[0]).log.clone();
-        let decided = tables.keep_decided(&founding);
+        let decided = tables.facts(locals[0]).decided;
         Ok(Self { locals, messages: Vec::new(), proposals: 0, crashes: 0, leaders: [0; MAX_TERMS], decided })
     }
 
@@ -58,12 +69,13 @@ impl World {
         into.clear();
         for place in 0..NODES {
             let local = tables.local(self.locals[place]);
+            let facts = tables.facts(self.locals[place]);
             let mut offer = |event| {
                 if local.can(event) {
                     into.push(Action { place, input: Input::event(event) });
                 }
             };
-            if local.raft.term().0 < scope.terms {
+            if facts.term.0 < scope.terms {
                 offer(Event::Campaigns);
             }
             if scope.waiting {
@@ -79,7 +91,7 @@ impl World {
                 // A refusal names its sender's term, once that is on disk.
                 let mut heard = [Term::ZERO; NODES];
                 for other in (0..NODES).filter(|&other| other != place) {
-                    let spoken = tables.local(self.locals[other]).raft.hard_states().1.term;
+                    let spoken = tables.facts(self.locals[other]).saved;
                     if !heard.contains(&spoken) {
                         heard[other] = spoken;
                         offer(Event::HearsOf(spoken));
@@ -87,7 +99,7 @@ impl World {
                 }
             }
             offer(Event::Flushes);
-            if local.hangs || self.crashes < scope.crashes {
+            if facts.hangs || self.crashes < scope.crashes {
                 offer(Event::Crashes);
             }
         }
@@ -104,54 +116,59 @@ impl World {
         }
     }
 
-    /// What follows from an action.
-    pub fn after(&self, action: Action, scope: &Scope, tables: &mut Tables, marks: &mut Marks) -> Successor {
+    /// What follows from an action, in `next`, whose room is used again.
+    pub fn after(
+        &self,
+        action: Action,
+        scope: &Scope,
+        tables: &mut Tables,
+        next: &mut Self,
+        marks: &mut Marks,
+    ) -> Successor {
         let Action { place, input } = action;
         let before = self.locals[place];
         let outcome = match tables.step(before, input) {
-            Ok(outcome) => outcome.clone(),
-            Err(why) => return Successor::Broken(why.clone()),
+            Ok(outcome) => outcome,
+            Err(why) => return Successor::Broken(why),
         };
-        let mut next = self.clone();
-        next.locals[place] = outcome.local;
-        if input.hang == Hang::Now {
-            // With nothing to flush, it hangs later.
-            if !tables.local(outcome.local).unflushed {
-                return Successor::Same;
-            }
-            next.crashes += 1;
+        // With nothing to flush, a disk hangs later.
+        let hangs_early = input.hang == Hang::Now && !tables.facts(outcome.local).unflushed;
+        let quiet = || tables.sends(outcome).iter().all(|message| self.messages.contains(message));
+        let consumes = !scope.repeats && matches!(input.what, What::Hears(_));
+        if hangs_early || (outcome.local == before && !consumes && quiet()) {
+            return Successor::Same;
         }
+        next.clone_from(self);
+        next.locals[place] = outcome.local;
+        marks.add(outcome.marks);
+        next.crashes += u8::from(input.hang == Hang::Now);
         match input.what {
             What::Event(Event::Proposes) => next.proposals += 1,
-            What::Event(Event::Crashes) if !tables.local(before).hangs => next.crashes += 1,
+            What::Event(Event::Crashes) if !tables.facts(before).hangs => next.crashes += 1,
             What::Hears(message) if !scope.repeats => next.messages.retain(|&other| other != message),
             _ => {}
         }
-        marks.note_step(tables.local(before), tables.local(outcome.local), input.what, tables);
-        if next.crashes != self.crashes && next.crashes == scope.crashes {
-            if let Err(why) = next.spare(tables) {
-                return Successor::Broken(why);
-            }
-        }
-        for &message in &outcome.sends {
-            next.post(message, scope, tables);
-        }
-        if next.messages == self.messages && next.locals == self.locals && next.crashes == self.crashes {
-            return Successor::Same;
-        }
-        if let Err(why) = next.bury(place, tables).and_then(|()| next.record(place, tables)) {
+        if next.crashes != self.crashes
+            && next.crashes == scope.crashes
+            && let Err(why) = next.spare(tables)
+        {
             return Successor::Broken(why);
         }
-        Successor::World(next)
+        for &message in tables.sends(outcome) {
+            next.post(message, scope, tables);
+        }
+        match next.bury(place, tables).and_then(|()| next.record(place, tables)) {
+            Ok(()) => Successor::World,
+            Err(why) => Successor::Broken(why),
+        }
     }
 
     /// No crash is left: what only restarts read tells states apart no longer.
     fn spare(&mut self, tables: &mut Tables) -> Result<(), String> {
         for place in 0..NODES {
-            let local = tables.local(self.locals[place]);
-            if !local.hangs && local.can(Event::IsSpared) {
-                let spared = tables.step(self.locals[place], Input::event(Event::IsSpared));
-                self.locals[place] = spared.clone()?.local;
+            let hangs = tables.facts(self.locals[place]).hangs;
+            if !hangs && tables.local(self.locals[place]).can(Event::IsSpared) {
+                self.locals[place] = tables.step(self.locals[place], Input::event(Event::IsSpared))?.local;
             }
         }
         Ok(())
@@ -199,9 +216,7 @@ impl World {
     fn is_dead(&self, message: MessageId, to: usize, tables: &mut Tables) -> Result<bool, String> {
         let at = self.locals[to];
         let parcel = tables.parcel(message);
-        let local = tables.local(at);
-        let role = local.raft.role();
-        let on_disk = local.disk.hard;
+        let &Facts { role, on_disk, .. } = tables.facts(at);
         let over = on_disk.term > parcel.term
             || (on_disk.term == parcel.term
                 && match parcel.lane {
@@ -219,14 +234,14 @@ impl World {
             // It is found when the message is delivered.
             Err(_) => return Ok(false),
         };
-        Ok(outcome.local == at && (regrant || outcome.sends.is_empty()))
+        Ok(outcome.local == at && (regrant || tables.sends(outcome).is_empty()))
     }
 
     /// Notes who leads and what is decided; both must agree with what was noted before.
-    fn record(&mut self, place: usize, tables: &mut Tables) -> Result<(), String> {
-        let local = tables.local(self.locals[place]);
-        if local.raft.role() == RoleName::Leader {
-            let term = local.raft.term().0;
+    fn record(&mut self, place: usize, tables: &Tables) -> Result<(), String> {
+        let facts = tables.facts(self.locals[place]);
+        if facts.role == RoleName::Leader {
+            let term = facts.term.0;
             let mark = u8::try_from(place + 1).expect("three nodes");
             let slot = &mut self.leaders[usize::try_from(term - 1).expect("few terms")];
             if *slot != 0 && *slot != mark {
@@ -236,70 +251,77 @@ impl World {
             }
             *slot = mark;
         }
-        let commit = usize::try_from(local.raft.commit().0).expect("short logs");
-        let history = &tables.decided[self.decided as usize];
-        let common = commit.min(history.len());
-        let theirs = &local.log[..commit];
-        if theirs[common - 1] != history[common - 1] {
+        if facts.decided == self.decided {
+            return Ok(());
+        }
+        let known = &tables.history(self.decided).entries;
+        let theirs = &tables.history(facts.decided).entries;
+        let common = known.len().min(theirs.len());
+        if known[common - 1] != theirs[common - 1] {
             return Err(format!(
-                "state machine safety: node {} decides {} at {common}, where {} was decided before (thesis 3.6.3)",
+                "state machine safety: node {} decides {}, where {} was decided before (thesis 3.6.3)",
                 place + 1,
                 name(theirs[common - 1]),
-                name(history[common - 1]),
+                name(known[common - 1]),
             ));
         }
-        if commit > history.len() {
-            let theirs = theirs.to_vec();
-            self.decided = tables.keep_decided(&theirs);
+        if theirs.len() > common {
+            self.decided = facts.decided;
         }
         Ok(())
     }
 
     /// Checks what must hold in every state.
     pub fn check(&self, tables: &Tables, marks: &mut Marks) -> Result<(), String> {
-        let locals = self.locals.map(|id| tables.local(id));
-        let history = &tables.decided[self.decided as usize];
-        let last = *history.last().expect("the founding entry is decided");
-        let holders = locals.iter().filter(|local| local.disk.holds(last)).count();
+        let facts = self.locals.map(|id| tables.facts(id));
+        let decided = tables.history(self.decided);
+        let last = *decided.entries.last().expect("the founding entry is decided");
+        let holders = tables.disks_with(&facts, last);
         if holders * 2 <= NODES {
-            return Err(format!("durability: {} is decided, and on {holders} disks only", name(last)));
+            return Err(format!("durability: {} is decided, and on {holders} of 3 disks", name(last)));
         }
-        for (place, local) in locals.iter().enumerate() {
-            let at = usize::try_from(last.index.0).expect("short logs") - 1;
-            if local.raft.role() == RoleName::Leader
-                && local.raft.term() > last.term
-                && local.log.get(at) != Some(&last)
+        for (place, this) in facts.iter().enumerate() {
+            let log = &tables.history(this.log).entries;
+            if this.role == RoleName::Leader
+                && this.term > last.term
+                && log.get(decided.entries.len() - 1) != Some(&last)
             {
                 return Err(format!(
                     "leader completeness: node {} leads in term {} without {}, which is decided (thesis 3.6.3)",
                     place + 1,
-                    local.raft.term(),
+                    this.term,
                     name(last)
                 ));
             }
-            for other in &locals[..place] {
-                for (ours, theirs) in local.log.iter().zip(&other.log) {
-                    if ours.term == theirs.term && ours.hash != theirs.hash {
-                        return Err(format!("log matching: two logs differ in {} (thesis 3.5)", name(*ours)));
-                    }
+            for other in &facts[..place] {
+                let theirs = &tables.history(other.log).entries;
+                let common = log.len().min(theirs.len());
+                // The same entry at the common end vouches for all before it.
+                if log[common - 1] == theirs[common - 1] {
+                    continue;
+                }
+                if let Some((ours, _)) =
+                    log.iter().zip(theirs).find(|(ours, theirs)| ours.term == theirs.term && ours != theirs)
+                {
+                    return Err(format!("log matching: two logs differ in {} (thesis 3.5)", name(*ours)));
                 }
             }
         }
-        marks.note_state(&locals, history, self.proposals);
+        marks.note_state(&facts, decided, self.proposals, tables);
         Ok(())
     }
 
     /// One hash for all worlds that differ only by the names of their nodes.
     pub fn canonical(&self, tables: &Tables) -> u128 {
+        let mut sums = [0_u128; NAMINGS.len()];
+        let locals = self.locals.iter().map(|&local| tables.local_hashes(local));
+        for hashes in locals.chain(self.messages.iter().map(|&message| tables.parcel_hashes(message))) {
+            for (sum, hash) in sums.iter_mut().zip(hashes) {
+                *sum = sum.wrapping_add(*hash);
+            }
+        }
         let mut least = u128::MAX;
-        for (n, naming) in NAMINGS.iter().enumerate() {
-            let mut sum = 0_u128;
-            for &local in &self.locals {
-                sum = sum.wrapping_add(tables.kept(local).hashes[n]);
-            }
-            for &message in &self.messages {
-                sum = sum.wrapping_add(tables.parcel(message).hashes[n]);
-            }
+        for (naming, sum) in NAMINGS.iter().zip(sums) {
             let mut facts = u128::from(self.decided) << 64 | u128::from(self.proposals) << 8;
             facts |= u128::from(self.crashes);
             for (term, &leader) in self.leaders.iter().enumerate() {
