@@ -6,6 +6,7 @@
 //! votes), counters, the state of the random numbers. What is left is what [`Raft::fingerprint`] takes in: two cores with
 //! equal fingerprints answer every further input alike, up to those.
 
+use super::doubt::Doubt;
 use super::log::Log;
 use super::progress::{Mode, Progress};
 use super::read::Probes;
@@ -62,7 +63,9 @@ impl Raft {
             agreed,
             last_timestamp: _, // In the log too; the search's wall clock stands.
             promised_until,
-            standing,
+            doubt,
+            whole_at,
+            became_whole,
             suspects,
             timers: _,
             random: _,
@@ -74,7 +77,8 @@ impl Raft {
             counters: _,
         } = self;
         assert!(promised_until.is_none(), "time is forgotten");
-        assert!(suspects.is_empty() && *standing == message::Standing::Whole, "every memory is whole");
+        let whole = *doubt == Doubt::None && whole_at.is_none() && !became_whole;
+        assert!(suspects.is_empty() && whole, "every memory is whole");
         into.write_u64(rename(config.id).0);
         for state in [hard, submitted, saved] {
             hash_hard_state(state, rename, into);
@@ -112,7 +116,8 @@ impl Raft {
 impl super::Write {
     /// Takes in what the write holds and what may leave once it is flushed; not its name.
     pub fn fingerprint(&self, rename: Rename<'_>, into: &mut dyn Hasher) {
-        let Self { id: _, hard_state, frames, commit, then } = self;
+        let Self { id: _, hard_state, frames, commit, notes, then } = self;
+        assert!(!notes.whole, "every memory is whole");
         into.write_u8(u8::from(hard_state.is_some()));
         hash_hard_state(&hard_state.unwrap_or_default(), rename, into);
         into.write_usize(frames.len());

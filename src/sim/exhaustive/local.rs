@@ -174,7 +174,8 @@ impl Local {
     }
 
     fn restart(config: Config, disk: &Disk) -> Result<Raft, String> {
-        let restored = Restored { hard_state: disk.hard, commit: disk.commit, standing: Standing::Whole };
+        let restored =
+            Restored { hard_state: disk.hard, commit: disk.commit, standing: Standing::Whole, held: None };
         let mut raft = Raft::new(config, restored);
         for frame in &disk.frames {
             raft.restore(frame.clone(), disk.commit).map_err(|halt| halt.to_string())?;
