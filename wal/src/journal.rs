@@ -403,6 +403,7 @@ impl Journal {
                 last: header.last.index,
                 at,
                 bytes,
+                sequence: header.sequence,
             });
             self.tail.offset += bytes;
             if crate::mutant!("tail_block_rewritten") && bytes > BLOCK_U64 {

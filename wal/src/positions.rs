@@ -22,6 +22,7 @@ pub struct Position {
 struct Mark {
     first: LogIndex,
     at: Position,
+    sequence: u64,
 }
 
 /// Where to start reading for an index.
@@ -31,6 +32,8 @@ pub(crate) struct Located {
     pub at: Position,
     /// Indices from here on are found from another mark.
     pub until: LogIndex,
+    /// The sequence of the envelope that stands there; those after it count on from it.
+    pub sequence: u64,
 }
 
 /// The map.
@@ -51,6 +54,7 @@ pub(crate) struct Placed {
     pub last: LogIndex,
     pub at: Position,
     pub bytes: u64,
+    pub sequence: u64,
 }
 
 impl Positions {
@@ -73,7 +77,7 @@ impl Positions {
 
     /// Takes note of an envelope that is on disk; it supersedes everything from its first index on.
     pub(crate) fn push(&mut self, placed: Placed) {
-        let Placed { first, last, at, bytes } = placed;
+        let Placed { first, last, at, bytes, sequence } = placed;
         assert!(
             first > self.base && first <= self.last.next(),
             "{placed:?} leaves a gap after {}",
@@ -87,7 +91,7 @@ impl Positions {
         }
         let new_segment = self.marks.last().is_none_or(|mark| mark.at.segment != at.segment);
         if supersedes || new_segment || self.since_mark >= self.spacing {
-            self.marks.push(Mark { first, at });
+            self.marks.push(Mark { first, at, sequence });
             self.since_mark = 0;
         }
         self.since_mark += bytes;
@@ -102,7 +106,7 @@ impl Positions {
         let mark = self.marks[after.checked_sub(1).expect("the first mark covers the first index")];
         let until = self.marks.get(after).map_or(self.last.next(), |next| next.first);
         assert!(mark.first <= index && index < until, "a mark covers what it is found for");
-        Some(Located { at: mark.at, until })
+        Some(Located { at: mark.at, until, sequence: mark.sequence })
     }
 }
 
@@ -111,7 +115,8 @@ mod tests {
     use super::*;
 
     fn placed(first: u64, last: u64, segment: u64, offset: u64) -> Placed {
-        Placed { first: LogIndex(first), last: LogIndex(last), at: Position { segment, offset }, bytes: 4096 }
+        let (first, last, at) = (LogIndex(first), LogIndex(last), Position { segment, offset });
+        Placed { first, last, at, bytes: 4096, sequence: offset / 4096 }
     }
 
     #[test]

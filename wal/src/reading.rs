@@ -34,6 +34,9 @@ struct Active {
     until: LogIndex,
     segment: SegmentHeader,
     read: Read,
+    /// The envelope that stands where the read begins. A whole envelope of this segment that is another one was written
+    /// to the wrong place.
+    sequence: u64,
 }
 
 /// Fetches waiting, and the one being read for.
@@ -45,8 +48,12 @@ pub(crate) struct Reader {
 
 enum Served {
     Frames(Vec<Frame>),
-    ReadOn(Read),
-    Damaged { offset: u64, what: String },
+    /// Another read, beginning at this envelope.
+    ReadOn(Read, u64),
+    Damaged {
+        offset: u64,
+        what: String,
+    },
 }
 
 impl Reader {
@@ -74,7 +81,8 @@ impl Reader {
         assert!(fetch.from < located.until, "the mark covers what is asked for");
         assert_eq!(segment.number, located.at.segment, "segments are dense");
         let read = bounded(&segment, located.at.offset, CHUNK);
-        self.active = Some(Active { fetch, until: located.until, segment, read });
+        let sequence = located.sequence;
+        self.active = Some(Active { fetch, until: located.until, segment, read, sequence });
         Some(Ok(read))
     }
 
@@ -85,8 +93,8 @@ impl Reader {
         let answer = match result {
             Err(error) => LogEvent::FetchFailed { token, error },
             Ok(bytes) => match serve(active, &bytes) {
-                Served::ReadOn(read) => {
-                    active.read = read;
+                Served::ReadOn(read, sequence) => {
+                    (active.read, active.sequence) = (read, sequence);
                     return Ok(read);
                 }
                 Served::Frames(frames) => {
@@ -116,14 +124,15 @@ fn bounded(segment: &SegmentHeader, offset: u64, bytes: u64) -> Read {
 }
 
 fn serve(active: &Active, bytes: &Bytes) -> Served {
-    let Active { fetch, until, segment, read } = active;
+    let Active { fetch, until, segment, read, mut sequence } = *active;
+    let (fetch, segment) = (&fetch, &segment);
     assert_eq!(bytes.len(), read.length, "a read is whole or an error");
     let mut frames: Vec<Frame> = Vec::new();
     let mut taken = 0;
     let mut at = 0;
     // What lies behind the last entry of this mark may supersede it, or be on its way to disk: it is not
     // looked at.
-    while at + BLOCK <= bytes.len() && frames.last().is_none_or(|last| last.index().next() < *until) {
+    while at + BLOCK <= bytes.len() && frames.last().is_none_or(|last| last.index().next() < until) {
         let offset = read.at.offset + at as u64;
         let header = match Header::parse(&bytes[at..], segment, offset) {
             Ok(header) => header,
@@ -131,13 +140,17 @@ fn serve(active: &Active, bytes: &Bytes) -> Served {
             Err(_) if !frames.is_empty() => return Served::Frames(frames),
             Err(defect) => return Served::Damaged { offset, what: format!("no envelope: {defect:?}") },
         };
+        if header.sequence != sequence && !crate::mutant!("misplaced_is_served") {
+            let what = format!("write {} stands where write {sequence} should", header.sequence);
+            return Served::Damaged { offset, what };
+        }
         let disk = usize::try_from(header.disk_bytes()).expect("bounded by the segment");
         if header.last.index >= fetch.from {
             let end = at + HEADER_BYTES + usize::try_from(header.payload).expect("bounded by the segment");
             let mut rest = bytes.slice(at + HEADER_BYTES..end.min(bytes.len()));
             let mut index = header.first_index();
             while index <= header.last.index {
-                if index >= *until || (taken >= fetch.max_bytes && !frames.is_empty()) {
+                if index >= until || (taken >= fetch.max_bytes && !frames.is_empty()) {
                     return Served::Frames(frames);
                 }
                 match next_frame(&mut rest, index, index >= fetch.from) {
@@ -149,7 +162,7 @@ fn serve(active: &Active, bytes: &Bytes) -> Served {
                     // The envelope goes on beyond what was read.
                     Err(FrameError::Short { .. }) if end > bytes.len() => {
                         return if frames.is_empty() {
-                            Served::ReadOn(bounded(segment, offset, header.disk_bytes()))
+                            Served::ReadOn(bounded(segment, offset, header.disk_bytes()), sequence)
                         } else {
                             Served::Frames(frames)
                         };
@@ -160,6 +173,7 @@ fn serve(active: &Active, bytes: &Bytes) -> Served {
             }
         }
         at += disk;
+        sequence += 1;
     }
     if !frames.is_empty() {
         return Served::Frames(frames);
@@ -168,7 +182,7 @@ fn serve(active: &Active, bytes: &Bytes) -> Served {
     if offset >= segment.bytes {
         return Served::Damaged { offset, what: format!("the segment ends before entry {}", fetch.from) };
     }
-    Served::ReadOn(bounded(segment, offset, CHUNK))
+    Served::ReadOn(bounded(segment, offset, CHUNK), sequence)
 }
 
 /// Takes the frame at `index`, or steps over it without looking at its body.

@@ -368,7 +368,8 @@ impl<B: Blocks> Walk<'_, B> {
         let found = &mut self.found;
         assert_eq!(envelope.sequence, found.sequence + 1, "the walk goes in sequence order");
         found.superseded += (found.last.index.0 + 1).saturating_sub(first.0);
-        found.positions.push(Placed { first, last: envelope.last.index, at, bytes: envelope.disk_bytes() });
+        let (last, sequence) = (envelope.last.index, envelope.sequence);
+        found.positions.push(Placed { first, last, at, bytes: envelope.disk_bytes(), sequence });
         found.sequence = envelope.sequence;
         found.last = envelope.last;
         found.peak = found.peak.max(envelope.peak).max(envelope.last.into());

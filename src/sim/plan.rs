@@ -1,0 +1,257 @@
+//! What one run is made of, drawn from its seed: the cluster, its limits, its load, and which faults it will meet.
+//!
+//! Swarm testing (Groce et al. 2012): each run has a random subset of the faults and random small limits, because faults
+//! hide one another, and a limit is only reached where it is small.
+
+use super::dice::Dice;
+use super::fault::Fault;
+use super::observation::Instant;
+use crate::raft::Durability;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+const MS: u64 = Instant::MILLISECOND;
+const US: u64 = 1_000;
+
+/// What is asked of a run beyond its seed: what `--shrink` turns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Orders {
+    /// Kinds of faults that are left out.
+    pub without: BTreeSet<Fault>,
+    /// Actions of the nemesis that are left out, by number.
+    pub skip: BTreeSet<u32>,
+    /// Faults end here at the latest.
+    pub until: Option<Duration>,
+    /// At most so many clients.
+    pub clients: Option<usize>,
+}
+
+/// The size of things.
+#[derive(Clone, Debug)]
+pub(super) struct Knobs {
+    pub heartbeat: Duration,
+    pub election_timeout: Duration,
+    pub drift_bound_ppm: u32,
+    pub segment_bytes: u64,
+    pub batch_bytes: usize,
+    pub batches_in_flight: u64,
+    pub append_bytes: usize,
+    pub in_flight_bytes: usize,
+    pub cache_bytes: usize,
+    pub pending_requests: usize,
+    pub pending_bytes: usize,
+    pub request_timeout: Duration,
+    pub unflushed_entries: u64,
+}
+
+/// What the lines are like when nothing is wrong with them, and what is.
+#[derive(Clone, Debug)]
+pub(super) struct Lines {
+    pub delay: (u64, u64),
+    pub loss: u64,
+    pub duplicate: u64,
+    pub replay: u64,
+    pub reorder: u64,
+    pub reorder_by: u64,
+    /// Messages go through the bytes of the wire and back.
+    pub encoded: bool,
+}
+
+/// What the load is like.
+#[derive(Clone, Debug)]
+pub(super) struct Load {
+    pub clients: usize,
+    pub keys: u64,
+    /// Mean pause of a client between two calls.
+    pub think: u64,
+    /// How long a client waits before it tries elsewhere.
+    pub patience: u64,
+    /// Clients whose calls are in sessions, in percent.
+    pub sessions: u64,
+    /// Log time after which an unused session ends.
+    pub session_timeout: Duration,
+    /// Bytes by which values are padded, at most.
+    pub padding: u64,
+    /// Shares of put, swap, delete, linearizable, lease and eventual reads.
+    pub mix: [u64; 6],
+}
+
+/// A whole run.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub members: u64,
+    pub durability: Durability,
+    pub knobs: Knobs,
+    pub lines: Lines,
+    pub flush: (u64, u64),
+    /// A turn of a node's loop takes so long.
+    pub turn: (u64, u64),
+    /// How long entries take to be applied, and how often that is noticeable.
+    pub apply: (u64, u64),
+    pub drift: u64,
+    pub load: Load,
+    /// Mean time between two faults of a kind.
+    pub faults: BTreeMap<Fault, u64>,
+    /// Members whose disks may be damaged: a minority.
+    pub victims: BTreeSet<u64>,
+    pub safety: u64,
+}
+
+impl Plan {
+    pub(super) fn draw(seed: u64, orders: &Orders) -> Self {
+        let mut dice = Dice::new(seed, "plan");
+        let dice = &mut dice;
+        let members = dice.pick(&[1, 3, 3, 3, 3, 3, 5, 5, 4, 2]);
+        let memory = dice.below(4) == 0;
+        let durability = if memory { Durability::MemFirst } else { Durability::DiskFirst };
+        let knobs = draw_knobs(dice);
+        let rough = dice.below(4) != 0;
+        let mut faults = draw_faults(dice, durability, members);
+        let loss = dice.pick(&[1, 5, 10, 30]) * 10_000;
+        let duplicate = dice.pick(&[1, 10, 40]) * 10_000;
+        let replay = dice.pick(&[1, 10]) * 10_000;
+        let reorder = dice.pick(&[5, 30]) * 10_000;
+        let reorder_by = dice.pick(&[2, 20, 400]) * MS;
+        let encoded = dice.below(3) == 0;
+        let delay = dice.pick(&[(50 * US, 150 * US), (100 * US, 2 * MS), (MS, 10 * MS), (5 * MS, 60 * MS)]);
+        let flush = dice.pick(&[(80 * US, 300 * US), (MS, 5 * MS), (MS, 30 * MS), (20 * MS, 60 * MS)]);
+        let load = draw_load(dice, orders);
+        let safety = dice.pick(&[1_000, 2_000, 3_000, 3_000, 5_000, 10_000]) * MS;
+        let victims = draw_victims(dice, members);
+        let drift = if dice.coin() { 0 } else { 50_000 };
+        faults.retain(|fault, _| !orders.without.contains(fault) && (rough || !is_of_lines(*fault)));
+        let rate = |fault, ppm| if faults.contains_key(&fault) { ppm } else { 0 };
+        let lines = Lines {
+            delay,
+            loss: rate(Fault::Loss, loss),
+            duplicate: rate(Fault::Duplicate, duplicate),
+            replay: rate(Fault::Replay, replay),
+            reorder: rate(Fault::Reorder, reorder),
+            reorder_by,
+            encoded,
+        };
+        let until = orders.until.map_or(u64::MAX, |until| until.as_nanos().try_into().unwrap_or(u64::MAX));
+        Self {
+            members,
+            durability,
+            knobs,
+            lines,
+            flush,
+            turn: (2 * US, 40 * US),
+            apply: (10 * US, dice.pick(&[50 * US, 5 * MS, 50 * MS])),
+            drift: if faults.contains_key(&Fault::Drift) { drift } else { 0 },
+            load,
+            faults,
+            victims,
+            safety: safety.min(until),
+        }
+    }
+
+    /// Whether some clock leaves the bound that leases rely on. Then nobody asks for lease reads.
+    pub(super) fn has_wild_clocks(&self) -> bool {
+        self.faults.contains_key(&Fault::ClockLeap) || self.faults.contains_key(&Fault::ClockFreeze)
+    }
+
+    pub(super) fn describe(&self) -> String {
+        let names: Vec<_> = self.faults.keys().map(|fault| fault.name()).collect();
+        format!(
+            "{} members, {:?}, {} clients on {} keys, flush {}..{} us, line {}..{} us, segments of {} KiB, batches of {} \
+             B, election {} ms, faults for {} ms: {}",
+            self.members,
+            self.durability,
+            self.load.clients,
+            self.load.keys,
+            self.flush.0 / US,
+            self.flush.1 / US,
+            self.lines.delay.0 / US,
+            self.lines.delay.1 / US,
+            self.knobs.segment_bytes >> 10,
+            self.knobs.batch_bytes,
+            self.knobs.election_timeout.as_millis(),
+            self.safety / MS,
+            names.join(" ")
+        )
+    }
+}
+
+fn is_of_lines(fault: Fault) -> bool {
+    matches!(fault, Fault::Loss | Fault::Duplicate | Fault::Replay | Fault::Reorder | Fault::SlowLine)
+}
+
+fn draw_knobs(dice: &mut Dice) -> Knobs {
+    let election = dice.pick(&[150, 250, 250, 500]);
+    Knobs {
+        heartbeat: Duration::from_millis(election / 5),
+        election_timeout: Duration::from_millis(election),
+        drift_bound_ppm: 110_000,
+        segment_bytes: dice.pick(&[16 << 10, 32 << 10, 64 << 10, 128 << 10]),
+        batch_bytes: dice.pick(&[192, 256, 1 << 10, 8 << 10]),
+        batches_in_flight: dice.pick(&[1, 1, 2, 8]),
+        append_bytes: dice.pick(&[1, 512, 4 << 10, 64 << 10]),
+        in_flight_bytes: dice.pick(&[1, 2 << 10, 64 << 10]),
+        cache_bytes: dice.pick(&[512, 4 << 10, 1 << 20]),
+        pending_requests: dice.pick(&[2, 16, 64]),
+        pending_bytes: dice.pick(&[1 << 10, 8 << 10, 1 << 20]),
+        request_timeout: Duration::from_millis(dice.pick(&[500, 2_000])),
+        unflushed_entries: dice.pick(&[1, 4, 32]),
+    }
+}
+
+fn draw_load(dice: &mut Dice, orders: &Orders) -> Load {
+    let clients = dice.pick(&[1, 2, 4, 6, 8, 8]);
+    Load {
+        clients: orders.clients.map_or(clients, |most| clients.min(most)),
+        keys: dice.pick(&[1, 2, 5, 20]),
+        think: dice.pick(&[300 * US, 3 * MS, 10 * MS, 20 * MS, 40 * MS, 40 * MS]),
+        patience: dice.pick(&[300, 1_000, 3_000]) * MS,
+        sessions: dice.pick(&[0, 50, 100, 100]),
+        session_timeout: Duration::from_millis(dice.pick(&[1_000, 10_000, 60_000])),
+        padding: dice.pick(&[0, 0, 40, 100]),
+        mix: [
+            dice.between(1, 10),
+            dice.between(0, 6),
+            dice.between(0, 3),
+            dice.between(0, 6),
+            dice.between(0, 6),
+            dice.between(0, 3),
+        ],
+    }
+}
+
+fn draw_victims(dice: &mut Dice, members: u64) -> BTreeSet<u64> {
+    let most = (members - 1) / 2;
+    let mut victims = BTreeSet::new();
+    while (victims.len() as u64) < most {
+        victims.insert(dice.between(1, members));
+    }
+    victims
+}
+
+/// A subset of the faults, each with a mean time between two of them. One run in eight has none.
+fn draw_faults(dice: &mut Dice, durability: Durability, members: u64) -> BTreeMap<Fault, u64> {
+    let mut faults = BTreeMap::new();
+    let share = dice.pick(&[0, 100, 200, 200, 300, 300, 500, 700]) * 1_000;
+    let haste = dice.pick(&[1, 2, 4, 8, 16]);
+    for &fault in Fault::ALL {
+        let mean = match fault {
+            Fault::Loss | Fault::Duplicate | Fault::Replay | Fault::Reorder | Fault::Drift => u64::MAX,
+            Fault::PowerCutAll | Fault::CrashLoop | Fault::Ring | Fault::Bridge => 4_000 * MS,
+            Fault::WriteError | Fault::FlushError => 5_000 * MS,
+            Fault::Flip | Fault::Zero | Fault::Stale | Fault::Misdirect => 2_000 * MS,
+            Fault::KillAtEffect | Fault::LeaseEdge | Fault::Transfer | Fault::StrikeNewLeader => 1_000 * MS,
+            _ => 1_500 * MS,
+        };
+        // Wild clocks take the lease reads away, so they are rare.
+        let rare = matches!(fault, Fault::ClockLeap | Fault::ClockFreeze);
+        let drawn = dice.chance(if rare { share / 5 } else { share });
+        // MemFirst promises nothing once a majority has forgotten together.
+        let allowed = match durability {
+            Durability::DiskFirst => members >= 3 || !fault.is_damage(),
+            Durability::MemFirst => !fault.is_damage() && fault != Fault::PowerCutAll,
+        };
+        if drawn && allowed {
+            faults.insert(fault, mean / if mean == u64::MAX { 1 } else { haste });
+        }
+    }
+    faults
+}
