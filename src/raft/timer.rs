@@ -44,6 +44,12 @@ impl Timers {
         self.deadlines[timer.row()] = None;
     }
 
+    /// Puts off every timer that is set, for ever.
+    #[cfg(feature = "sim")]
+    pub fn stand_still(&mut self) {
+        self.deadlines.iter_mut().flatten().for_each(|at| *at = Mono(u64::MAX));
+    }
+
     /// When a timer fires.
     #[must_use]
     pub fn deadline(&self, timer: Timer) -> Option<Mono> {

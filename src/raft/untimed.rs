@@ -10,7 +10,7 @@ use super::doubt::Doubt;
 use super::log::Log;
 use super::progress::{Mode, Progress};
 use super::read::Probes;
-use super::{Counters, Leading, Mono, Now, Raft, Random, Role, Timer, Timers, Votes, message};
+use super::{Counters, Leading, Mono, Now, Raft, Random, Role, Timer, Votes, message};
 use std::hash::Hasher;
 use wal::{EntryId, HardState, LogIndex, NodeId};
 
@@ -20,7 +20,7 @@ pub type Rename<'a> = &'a dyn Fn(NodeId) -> NodeId;
 impl Raft {
     /// Fires one timer, whether or not it is due.
     pub fn fire(&mut self, now: Now, timer: Timer) {
-        self.timers = Timers::default();
+        self.timers.stand_still();
         self.timers.set(timer, now.mono);
         self.handle_timeout(now);
     }
@@ -34,7 +34,7 @@ impl Raft {
             self.outputs.is_empty() && self.draft.frames.is_empty() && self.draft.then.is_empty(),
             "the turn is over"
         );
-        self.timers = Timers::default();
+        self.timers.stand_still();
         self.random = Random::from_seed(self.config.seed);
         self.counters = Counters::default();
         self.promised_until = None;
@@ -67,7 +67,7 @@ impl Raft {
             whole_at,
             became_whole,
             suspects,
-            timers: _,
+            timers: _, // Which are set follows from the role.
             random: _,
             draft: _,
             next_write: _,
