@@ -253,9 +253,8 @@ impl Frame {
         if let Some(&byte) = bytes[HEADER_BYTES + body..length].iter().find(|&&byte| byte != 0) {
             return Err(FrameError::Field { field: "padding", value: u64::from(byte) });
         }
-        let frame = Self { bytes: bytes.split_to(length), header };
-        frame.check_commands()?;
-        Ok(frame)
+        check_commands(&header, &bytes[HEADER_BYTES..HEADER_BYTES + body])?;
+        Ok(Self { bytes: bytes.split_to(length), header })
     }
 
     /// How many bytes the frame at the front of `bytes` takes, from a header that matches its hash; the body is not
@@ -269,25 +268,6 @@ impl Frame {
             bytes: padded(header.body as usize),
             id: EntryId { index: header.index, term: header.term, hash: header.hash },
         })
-    }
-
-    fn check_commands(&self) -> Result<(), FrameError> {
-        let Header { index, count, .. } = self.header;
-        let wrong = FrameError::Commands { index, count };
-        if self.header.kind != Kind::Commands {
-            return if count == 0 { Ok(()) } else { Err(wrong) };
-        }
-        let mut rest = self.body_slice();
-        let mut seen = 0_u32;
-        while !rest.is_empty() {
-            if rest.len() < LENGTH_PREFIX {
-                return Err(wrong);
-            }
-            let length = u32_at(rest, 0) as usize;
-            rest = rest.get(LENGTH_PREFIX + length..).ok_or_else(|| wrong.clone())?;
-            seen += 1;
-        }
-        if seen == count { Ok(()) } else { Err(wrong) }
     }
 
     /// Index, term and chained hash.
@@ -375,6 +355,30 @@ impl Frame {
             Some(command)
         })
     }
+}
+
+/// Whether the body is what the header says: commands that fill it exactly, nothing in a no-op.
+fn check_commands(header: &Header, body: &[u8]) -> Result<(), FrameError> {
+    let Header { kind, index, count, .. } = *header;
+    let wrong = FrameError::Commands { index, count };
+    match kind {
+        Kind::Noop if !body.is_empty() => {
+            return Err(FrameError::Field { field: "body length of a no-op", value: body.len() as u64 });
+        }
+        Kind::Noop | Kind::Membership => return if count == 0 { Ok(()) } else { Err(wrong) },
+        Kind::Commands => {}
+    }
+    let mut rest = body;
+    let mut seen = 0_u32;
+    while !rest.is_empty() {
+        if rest.len() < LENGTH_PREFIX {
+            return Err(wrong);
+        }
+        let length = u32_at(rest, 0) as usize;
+        rest = rest[LENGTH_PREFIX..].get(length..).ok_or_else(|| wrong.clone())?;
+        seen += 1;
+    }
+    if seen == count { Ok(()) } else { Err(wrong) }
 }
 
 impl std::fmt::Debug for Frame {
@@ -549,6 +553,20 @@ mod tests {
             let mut damaged = frame.bytes().to_vec();
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(Frame::parse(&mut Bytes::from(damaged)).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_no_builder_makes_is_refused_and_the_bytes_are_left() {
+        let mut noop = FrameBuilder::with_capacity(8);
+        noop.buffer.put_slice(b"body");
+        let mut miscounted = FrameBuilder::with_capacity(8);
+        miscounted.push_command(b"one");
+        miscounted.count = 2;
+        for frame in [noop.seal(Kind::Noop, head()), miscounted.seal(Kind::Commands, head())] {
+            let mut bytes = frame.bytes().clone();
+            assert!(Frame::parse(&mut bytes).is_err(), "{frame:?}");
+            assert_eq!(&bytes, frame.bytes());
         }
     }
 

@@ -8,6 +8,7 @@
 
 use crate::frame::{u32_at, u64_at, u128_at};
 use crate::id::{ChainHash, ClusterId, EntryId, GroupId, LogIndex, NodeId, Term};
+use crate::open::MAX_SEGMENT_BYTES;
 use crate::sector::{self, BLOCK_U64, Record, Unreadable};
 use crate::state::Held;
 
@@ -162,6 +163,12 @@ impl SegmentHeader {
         }
         if header.number == 0 {
             return Err(HeaderProblem::Impossible("its number is zero"));
+        }
+        if header.bytes > MAX_SEGMENT_BYTES {
+            return Err(HeaderProblem::Impossible("its size is beyond the largest there is"));
+        }
+        if header.predecessor.peak < Held::from(header.predecessor.last) {
+            return Err(HeaderProblem::Impossible("the last entry before it is beyond the log's furthest"));
         }
         if header.bytes < MIN_SEGMENT_BYTES || !header.bytes.is_multiple_of(BLOCK_U64) {
             return Err(HeaderProblem::Impossible("its size is no whole number of blocks"));

@@ -107,18 +107,21 @@ impl StateRecord {
         (self.sequence % 2) * BLOCK_U64
     }
 
+    /// Whether a writer may have made it: asserted of what is written, asked of what is read.
+    fn is_possible(&self) -> bool {
+        self.hard_state.vote != Some(NodeId::ZERO)
+            && self.sequence < u64::MAX
+            && self.openings < u64::MAX
+            // Segments count from 1.
+            && self.first_segment > 0
+            && (self.newest_segment == 0 || self.newest_segment >= self.first_segment)
+            // A commit mark speaks of what is flushed.
+            && (self.log_mark > 0 || self.commit == LogIndex::ZERO)
+            && self.held.is_none_or(|held| held.term > Term::ZERO || held.index == LogIndex::ZERO)
+    }
+
     fn record(&self) -> Record {
-        assert!(self.hard_state.vote != Some(NodeId::ZERO), "no node has identity zero");
-        assert!(self.first_segment > 0, "segments count from 1");
-        assert!(self.newest_segment == 0 || self.newest_segment >= self.first_segment, "{self:?}");
-        assert!(
-            self.log_mark > 0 || self.commit == LogIndex::ZERO,
-            "a commit mark speaks of what is flushed"
-        );
-        assert!(
-            self.held.is_none_or(|held| held.term > Term::ZERO || held.index == LogIndex::ZERO),
-            "{self:?}"
-        );
+        assert!(self.is_possible(), "{self:?}");
         let mut record = sector::blank(MAGIC);
         identity_into(&mut record, &self.identity);
         for (at, value) in [
@@ -163,7 +166,7 @@ impl StateRecord {
     fn parse(slot: &[u8]) -> Result<Self, Unreadable> {
         let record = sector::newest(slot, MAGIC, SEQUENCE_AT)?;
         let vote = u64_at(&record, 72);
-        Ok(Self {
+        let record = Self {
             identity: identity_from(&record),
             sequence: u64_at(&record, SEQUENCE_AT),
             parent: u128_at(&record, 48),
@@ -179,7 +182,8 @@ impl StateRecord {
             clean: u32_at(&record, 120) == 1,
             held: (u32_at(&record, 124) != 0).then(|| held_at(&record, 128)),
             peak: held_at(&record, 144),
-        })
+        };
+        if record.is_possible() { Ok(record) } else { Err(Unreadable::Damaged) }
     }
 }
 
