@@ -38,6 +38,8 @@ faults! {
     Partition = "partition",
     /// One member is cut off.
     Isolate = "isolate",
+    /// The leader is cut off, with the clients that sit at it; in runs with wild clocks the others' clocks leap as well.
+    IsolateLeader = "isolate-leader",
     /// One line carries in one direction only.
     OneWay = "one-way",
     /// Each member hears its neighbours only: majorities that overlap in a ring.

@@ -4,7 +4,7 @@ use super::disk::{Clean, Interrupted, ReadFails};
 use super::fault::Fault;
 use super::member::Process;
 use super::observation::{Ask, End, Instant, Violation};
-use super::world::{Event, Phase, World};
+use super::world::{Event, Phase, World, draw_rate};
 use wal::NodeId;
 
 const MS: u64 = Instant::MILLISECOND;
@@ -67,6 +67,7 @@ impl World {
             Fault::Partition | Fault::Isolate | Fault::OneWay | Fault::Ring | Fault::Bridge => {
                 Ok(self.cut_lines(fault, target, length))
             }
+            Fault::IsolateLeader => Ok(self.isolate_the_leader(length)),
             Fault::Kill
             | Fault::PowerCut
             | Fault::KillAtEffect
@@ -189,6 +190,22 @@ impl World {
         cut
     }
 
+    /// The old leader goes on with its clients for as long as it may, while the others look for another.
+    fn isolate_the_leader(&mut self, length: u64) -> bool {
+        let Some(leader) = self.leader() else { return false };
+        let election = u64::try_from(self.plan.knobs.election_timeout.as_nanos()).expect("short");
+        let now = self.now;
+        if self.plan.faults.contains_key(&Fault::ClockLeap) {
+            for id in self.ids().into_iter().filter(|&id| id != leader) {
+                self.member(id).clock.leap(now, 2 * election);
+                if self.members[&id].is_up() {
+                    self.wake(id, Instant(now.0 + 1));
+                }
+            }
+        }
+        self.cut_lines(Fault::Isolate, leader, election + length)
+    }
+
     fn end_lives(&mut self, fault: Fault, target: NodeId, length: u64) -> Result<bool, Violation> {
         let up = self.members[&target].is_up();
         match fault {
@@ -215,6 +232,8 @@ impl World {
         if !up || !self.may_forget(target) {
             return Ok(false);
         }
+        // Some come back before anybody has missed them.
+        let length = if self.nemesis.below(3) == 0 { self.nemesis.below(5 * MS) } else { length };
         match fault {
             Fault::KillAtEffect => {
                 let after = u32::try_from(self.nemesis.below(8)).expect("small");
@@ -327,7 +346,7 @@ impl World {
 
     pub(super) fn thaw(&mut self, id: NodeId) {
         let now = self.now;
-        let rate = 1_000_000 - self.plan.drift + self.dice.between(0, 2 * self.plan.drift);
+        let rate = draw_rate(&mut self.dice, self.plan.drift);
         let member = self.member(id);
         member.clock.set_rate(now, rate);
         if member.is_up() {

@@ -202,7 +202,7 @@ fn draw_load(dice: &mut Dice, orders: &Orders) -> Load {
     Load {
         clients: orders.clients.map_or(clients, |most| clients.min(most)),
         keys: dice.pick(&[1, 2, 5, 20]),
-        think: dice.pick(&[300 * US, 3 * MS, 10 * MS, 20 * MS, 40 * MS, 40 * MS]),
+        think: dice.pick(&[MS, 10 * MS, 20 * MS, 40 * MS, 40 * MS, 100 * MS]),
         patience: dice.pick(&[300, 1_000, 3_000]) * MS,
         sessions: dice.pick(&[0, 50, 100, 100]),
         session_timeout: Duration::from_millis(dice.pick(&[1_000, 10_000, 60_000])),
@@ -210,9 +210,9 @@ fn draw_load(dice: &mut Dice, orders: &Orders) -> Load {
         mix: [
             dice.between(1, 10),
             dice.between(0, 6),
-            dice.between(0, 3),
-            dice.between(0, 6),
-            dice.between(0, 6),
+            dice.pick(&[0, 0, 1, 3]),
+            dice.between(0, 8),
+            dice.between(0, 8),
             dice.between(0, 3),
         ],
     }
@@ -238,12 +238,16 @@ fn draw_faults(dice: &mut Dice, durability: Durability, members: u64) -> BTreeMa
             Fault::PowerCutAll | Fault::CrashLoop | Fault::Ring | Fault::Bridge => 4_000 * MS,
             Fault::WriteError | Fault::FlushError => 5_000 * MS,
             Fault::Flip | Fault::Zero | Fault::Stale | Fault::Misdirect => 2_000 * MS,
-            Fault::KillAtEffect | Fault::LeaseEdge | Fault::Transfer | Fault::StrikeNewLeader => 1_000 * MS,
+            Fault::KillAtEffect
+            | Fault::LeaseEdge
+            | Fault::Transfer
+            | Fault::StrikeNewLeader
+            | Fault::IsolateLeader => 1_000 * MS,
             _ => 1_500 * MS,
         };
         // Wild clocks take the lease reads away, so they are rare.
         let rare = matches!(fault, Fault::ClockLeap | Fault::ClockFreeze);
-        let drawn = dice.chance(if rare { share / 5 } else { share });
+        let drawn = dice.chance(if rare { share / 3 } else { share });
         // MemFirst promises nothing once a majority has forgotten together.
         let allowed = match durability {
             Durability::DiskFirst => members >= 3 || !fault.is_damage(),

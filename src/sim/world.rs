@@ -487,7 +487,7 @@ fn stand(id: NodeId, member: &Member) -> String {
 }
 
 fn member(id: NodeId, plan: &Plan, dice: &mut Dice) -> Member {
-    let rate = 1_000_000 - plan.drift + dice.between(0, 2 * plan.drift);
+    let rate = draw_rate(dice, plan.drift);
     let origin = dice.below(1 << 40);
     let wall = i64::try_from(dice.below(20_000)).expect("small") - 10_000;
     Member {
@@ -508,6 +508,15 @@ fn member(id: NodeId, plan: &Plan, dice: &mut Dice) -> Member {
         slow_by: 0,
         refused: false,
         starting: false,
+    }
+}
+
+/// Local nanoseconds per million of the world's: mostly as far apart as the bound allows.
+pub(super) fn draw_rate(dice: &mut Dice, drift: u64) -> u64 {
+    match dice.below(4) {
+        0 => 1_000_000 - drift,
+        1 => 1_000_000 + drift,
+        _ => 1_000_000 - drift + dice.between(0, 2 * drift),
     }
 }
 
