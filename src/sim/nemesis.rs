@@ -219,7 +219,8 @@ impl World {
             }
             Fault::Close => {
                 let member = self.member(target);
-                let orderly = member.remembers() && member.process == Process::Running;
+                let running = member.process == Process::Running;
+                let orderly = member.remembers() && running && !member.disk.is_armed_for_write();
                 if !orderly {
                     return Ok(false);
                 }

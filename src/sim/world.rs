@@ -219,7 +219,8 @@ impl World {
                 self.start(id)
             }
             Event::Die { id, life } => {
-                let dies = self.members[&id].life == life && self.may_forget(id);
+                let dies =
+                    self.phase == Phase::Safety && self.members[&id].life == life && self.may_forget(id);
                 if dies { self.end_life(id, &End::Killed) } else { Ok(()) }
             }
             Event::Strike { id, life } => self.strike(id, life),
@@ -298,7 +299,10 @@ impl World {
         let disk = &self.members[&id].disk;
         self.judges
             .observe(self.now, &Observation::Recovered { id, verdict: &verdict, disk: disk.truth() })?;
-        self.story.tell(self.now, || format!("node {id} opens its log: {}", super::disk::describe(&verdict)));
+        let commit = self.members[&id].disk.truth().commit;
+        self.story.tell(self.now, || {
+            format!("node {id} opens its log: {}, commit mark {commit}", super::disk::describe(&verdict))
+        });
         self.member(id).disk.accept(&verdict);
         let Some(restored) = restored else {
             self.member(id).refused = true;
@@ -456,7 +460,8 @@ impl World {
             ends.push((node.applied(), node.raft().commit(), node.raft().log().last()));
             leaders += usize::from(self.members[&id].leads());
         }
-        ends.windows(2).all(|pair| pair[0] == pair[1]) && leaders == 1 && self.tickets.is_empty()
+        let idle = self.tickets.is_empty() && self.clients.iter().all(Client::is_idle);
+        ends.windows(2).all(|pair| pair[0] == pair[1]) && leaders == 1 && idle
     }
 
     /// Whether `MemFirst` still promises anything if this node forgets now, too.

@@ -52,7 +52,7 @@ impl Judges {
             // What the disk gave is what it holds from now on.
             seat.flushed.log.clone_from(log);
             seat.flushed.hard_state = *hard_state;
-            seat.flushed.commit = seat.flushed.commit.min(LogIndex(log.len() as u64));
+            seat.flushed.commit = disk.commit.min(LogIndex(log.len() as u64));
             seat.log.clone_from(log);
         }
         Ok(())
