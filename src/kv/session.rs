@@ -371,7 +371,7 @@ impl Sessions {
 
 /// Rules 3 to 6, and 9, for an open session.
 fn judge_number(open: &Session, sequence: u64, command: u64, limits: &SessionLimits, all: u64) -> Verdict {
-    if sequence < open.first_unanswered {
+    if sequence < open.first_unanswered && !wal::mutant!("session_late_retry_reapplied") {
         let first_unanswered = open.first_unanswered;
         return Verdict::Refused(SessionError::Acknowledged { sequence, first_unanswered });
     }
