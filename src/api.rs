@@ -7,7 +7,7 @@
 //! and work on any executor.
 
 use crate::config::ConfigError;
-use crate::kv::{CommandError, Expected, KeyValue, Page, Revision};
+use crate::kv::{CommandError, Expected, KeyValue, Page, Revision, SessionError};
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -176,6 +176,8 @@ pub enum Uncertainty {
     NoAnswer,
     /// The engine stopped while the write was under way.
     Stopped(StopReason),
+    /// It was sent in a session, no answer came, and the session had expired when it was sent again.
+    SessionLost,
 }
 
 impl fmt::Display for Uncertainty {
@@ -183,6 +185,9 @@ impl fmt::Display for Uncertainty {
         match self {
             Self::NoAnswer => f.write_str("it was sent to the leader and no answer came back"),
             Self::Stopped(reason) => write!(f, "the engine stopped meanwhile ({reason})"),
+            Self::SessionLost => {
+                f.write_str("no answer came, and its session expired before it could be sent again")
+            }
         }
     }
 }
@@ -197,6 +202,9 @@ pub enum WriteError {
     /// The leader's limits do not admit it, or it does not fit into a batch. Nothing was written.
     #[error("{0}; nothing was written")]
     NotAllowed(String),
+    /// The rules or limits of sessions. Nothing was written.
+    #[error(transparent)]
+    Session(#[from] SessionError),
     /// Too many calls wait already. Nothing was written.
     #[error(
         "too many calls are waiting; nothing was written: try again when earlier calls have been answered"
@@ -366,11 +374,74 @@ pub enum StopError {
     Failed(Arc<str>),
 }
 
+/// How a session lives and how long its calls try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// How long it may be left unused before the store forgets it, from 10 ms to 24 h
+    /// ([`SESSION_TIMEOUT`](crate::kv::SESSION_TIMEOUT)). Measured by the entries of the log: a time without any entry does
+    /// not end it. Should be longer than the group may be without a leader.
+    pub timeout: Duration,
+    /// For how long a call is tried again. The last try may go on for the request timeout after it.
+    pub patience: Duration,
+}
+
+impl Default for SessionOptions {
+    /// Five minutes unused; calls are tried for 30 s.
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(300), patience: Duration::from_secs(30) }
+    }
+}
+
+/// The writes of [`ClientApi`], each of which happens once: a call that got no answer is sent again by itself, over changes
+/// of the leader, and is told what its first try was told (thesis 6.3).
+///
+/// A call does nothing before its future is polled. Dropping the future gives the call up: it may have happened, or may
+/// happen until the next call of the session is answered, and not after that.
+pub trait SessionApi: Send + Sync {
+    /// Sets `key` to `value`, whatever it was.
+    ///
+    /// # Errors
+    /// [`WriteError`]. [`OutcomeUnknown`](WriteError::OutcomeUnknown) only when patience or the engine ended, or the
+    /// session expired while the call was tried again.
+    fn put(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+    ) -> impl Future<Output = Result<Answer<()>, WriteError>> + Send;
+
+    /// Removes `key`. The answer says whether it was there.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    fn delete(&self, key: impl AsRef<[u8]>) -> impl Future<Output = Result<Answer<bool>, WriteError>> + Send;
+
+    /// Sets `key` to `new` if it is as `expected`. If it is not, the answer holds what was there. A swap is never refused
+    /// by its own success.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    fn compare_and_swap(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Expected,
+        new: impl AsRef<[u8]>,
+    ) -> impl Future<Output = Result<Answer<Swap>, WriteError>> + Send;
+
+    /// Ends the session now, instead of when it expires.
+    ///
+    /// # Errors
+    /// [`WriteError`]; the session then expires by itself.
+    fn close(self) -> impl Future<Output = Result<(), WriteError>> + Send;
+}
+
 /// The calls, the same for an embedded engine and for a remote one.
 ///
 /// Keys have at least one byte; keys and values are limited by configuration. A call does nothing before its future is
 /// polled. Dropping a future takes back nothing: a write that was under way may still happen.
 pub trait ClientApi: Send + Sync {
+    /// Writes that happen once.
+    type Session: SessionApi;
+
     /// Sets `key` to `value`, whatever it was.
     ///
     /// # Errors
@@ -397,6 +468,15 @@ pub trait ClientApi: Send + Sync {
         expected: Expected,
         new: impl AsRef<[u8]>,
     ) -> impl Future<Output = Result<Answer<Swap>, WriteError>> + Send;
+
+    /// Opens a session, in which writes are tried again safely.
+    ///
+    /// # Errors
+    /// [`WriteError`]; no session is open then, or only one that nobody uses and that expires.
+    fn open_session(
+        &self,
+        options: SessionOptions,
+    ) -> impl Future<Output = Result<Self::Session, WriteError>> + Send;
 
     /// What is stored under `key`, read at the configured level (linearizable unless configured otherwise).
     ///

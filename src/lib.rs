@@ -48,10 +48,10 @@ pub mod sim;
 #[cfg(feature = "server")]
 pub mod prelude {
     pub use crate::api::{
-        AdminError, Answer, ClientApi, Durability, Leadership, ReadError, ReadLevel, ReadyError, StartError,
-        StopError, Swap, WriteError,
+        AdminError, Answer, ClientApi, Durability, Leadership, ReadError, ReadLevel, ReadyError, SessionApi,
+        SessionOptions, StartError, StopError, Swap, WriteError,
     };
-    pub use crate::embedded::{Builder, EmbeddedClient, EmbeddedEngine, Pipeline, Runtime};
+    pub use crate::embedded::{Builder, EmbeddedClient, EmbeddedEngine, Pipeline, Runtime, Session};
     pub use crate::kv::{Expected, KeyValue, Page, Revision};
     pub use wal::NodeId;
 }

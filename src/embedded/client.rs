@@ -1,9 +1,9 @@
 //! [`EmbeddedClient`]: calls into the engine of this process.
 
-use super::Pipeline;
+use super::{Pipeline, Session};
 use crate::api::{
-    AdminError, Answer, ClientApi, Leadership, Member, ReadError, ReadLevel, Status, StopReason, Swap,
-    Uncertainty, WriteError,
+    AdminError, Answer, ClientApi, Durability, Leadership, Member, ReadError, ReadLevel, SessionOptions,
+    Status, StopReason, Swap, Uncertainty, WriteError,
 };
 use crate::kv::{self, CommandError, Expected, KeyValue, Page, Presence, Reply, Store};
 use crate::raft::Mono;
@@ -88,10 +88,19 @@ impl EmbeddedClient {
         Call { shared: &self.shared, mailbox: self.mailbox(), state: CallState::New(Some(ask)), alarm: None }
     }
 
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     async fn write(&self, command: Result<Bytes, CommandError>) -> Result<Answer<Reply>, WriteError> {
-        let command = command?;
+        let (reply, durability) = self.propose(command?).await?;
+        written(reply, durability)
+    }
+
+    /// Sends a command once.
+    pub(super) async fn propose(&self, command: Bytes) -> Result<(Reply, Durability), WriteError> {
         match self.call(move |address| Submission::Propose { address, command }).await {
-            Outcome::Applied { reply, durability } => written(reply, durability),
+            Outcome::Applied { reply, durability } => Ok((reply, durability)),
             Outcome::Failed(failure) => Err(write_error(failure)),
             other => unreachable!("a command is answered with its reply, not {other:?}"),
         }
@@ -212,9 +221,10 @@ pub(super) fn encode_swap(
 }
 
 /// A reply as an answer.
-pub(super) fn written(reply: Reply, durability: crate::api::Durability) -> Result<Answer<Reply>, WriteError> {
+pub(super) fn written(reply: Reply, durability: Durability) -> Result<Answer<Reply>, WriteError> {
     match (reply.revision(), reply) {
         (_, Reply::Refused(error)) => Err(WriteError::Refused(error)),
+        (_, Reply::SessionRefused(error)) => Err(WriteError::Session(error)),
         (None, reply) => unreachable!("{reply:?} names a revision"),
         (Some(revision), value) => Ok(Answer { value, revision, durability }),
     }
@@ -257,6 +267,8 @@ fn admin_error(failure: Failure, leadership: Leadership) -> AdminError {
 }
 
 impl ClientApi for EmbeddedClient {
+    type Session = Session;
+
     fn put(
         &self,
         key: impl AsRef<[u8]>,
@@ -279,6 +291,10 @@ impl ClientApi for EmbeddedClient {
     ) -> impl Future<Output = Result<Answer<Swap>, WriteError>> + Send {
         let command = encode_swap(&self.shared, key.as_ref(), &expected, new.as_ref());
         async move { Ok(self.write(command).await?.map(swap_of)) }
+    }
+
+    async fn open_session(&self, options: SessionOptions) -> Result<Session, WriteError> {
+        Session::open(self.clone(), options).await
     }
 
     fn get(

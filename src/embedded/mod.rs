@@ -1,19 +1,22 @@
 //! The engine in a program's own process.
 //!
 //! [`EmbeddedEngine`] starts a node on a thread of its own and stops it; [`EmbeddedClient`] makes calls to it, from any
-//! async runtime or from none; [`Pipeline`] keeps many calls in flight from one thread; [`LeaderWatch`] tells who leads.
+//! async runtime or from none; [`Pipeline`] keeps many calls in flight from one thread; [`Session`] makes writes that
+//! happen once, however often they must be tried; [`LeaderWatch`] tells who leads.
 
 mod builder;
 mod client;
 mod ephemeral;
 mod leader;
 mod pipeline;
+mod session;
 
 pub use crate::config::RuntimeKind as Runtime;
 pub use builder::Builder;
 pub use client::EmbeddedClient;
 pub use leader::LeaderWatch;
 pub use pipeline::{Completed, Completion, Pipeline, PipelineError};
+pub use session::Session;
 
 use crate::api::{
     AdminError, ClientApi, Leadership, ReadError, ReadLevel, ReadyError, StartError, Status, StopError,
