@@ -53,7 +53,7 @@ impl Identity {
         end.valid_dns_names().filter_map(Self::parse).collect()
     }
 
-    fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         let (node, rest) = name.strip_prefix('n')?.split_once(".c")?;
         let cluster = u128::from_str_radix(rest.strip_suffix(".d-engine")?, 16).ok()?;
         let identity = Self { cluster, node: PeerId(node.parse().ok()?) };

@@ -27,6 +27,8 @@
 
 mod certs;
 mod config;
+#[doc(hidden)]
+pub mod decoders;
 mod drive;
 mod event;
 mod framing;
