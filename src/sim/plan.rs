@@ -102,7 +102,8 @@ impl Plan {
         let mut dice = Dice::new(seed, "plan");
         let dice = &mut dice;
         let members = dice.pick(&[1, 3, 3, 3, 3, 3, 5, 5, 4, 2]);
-        let memory = dice.below(4) == 0;
+        // Half of an even group that forgot would wait for the other half for ever: `MemFirst` is for odd ones.
+        let memory = dice.below(4) == 0 && members % 2 == 1;
         let durability = if memory { Durability::MemFirst } else { Durability::DiskFirst };
         let knobs = draw_knobs(dice);
         let rough = dice.below(4) != 0;
