@@ -48,6 +48,8 @@ faults! {
     Bridge = "bridge",
     /// A process dies.
     Kill = "kill",
+    /// A follower's process dies and is there again at once.
+    Flicker = "flicker",
     /// A process dies between two effects of one turn.
     KillAtEffect = "kill-at-effect",
     /// The next node that is elected dies, stands still or is cut off soon after.

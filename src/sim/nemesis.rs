@@ -70,6 +70,7 @@ impl World {
             Fault::IsolateLeader => Ok(self.isolate_the_leader(length)),
             Fault::Kill
             | Fault::PowerCut
+            | Fault::Flicker
             | Fault::KillAtEffect
             | Fault::CrashLoop
             | Fault::PowerCutAll
@@ -167,8 +168,16 @@ impl World {
         if ids.len() < 2 {
             return false;
         }
-        let side: Vec<_> = ids.iter().map(|_| self.nemesis.coin()).collect();
+        let mut side: Vec<_> = ids.iter().map(|_| self.nemesis.coin()).collect();
         let count = ids.len();
+        if fault == Fault::Partition && self.nemesis.coin() {
+            // As many as can be without being a majority, the target among them.
+            let mut left = (count - 1) / 2;
+            for (side, &id) in side.iter_mut().zip(&ids) {
+                *side = id == target || (left > 1 && self.nemesis.coin());
+                left -= usize::from(*side && id != target).min(left);
+            }
+        }
         let hears = |one: usize, other: usize| match fault {
             Fault::Isolate => ids[one] != target && ids[other] != target,
             Fault::OneWay => ids[one] != target || !side[other],
@@ -236,6 +245,13 @@ impl World {
         // Some come back before anybody has missed them.
         let length = if self.nemesis.below(3) == 0 { self.nemesis.below(5 * MS) } else { length };
         match fault {
+            Fault::Flicker => {
+                if self.members[&target].leads() {
+                    return Ok(false);
+                }
+                self.end_life(target, &End::Killed)?;
+                self.start_later(target, MS / 2);
+            }
             Fault::KillAtEffect => {
                 let after = u32::try_from(self.nemesis.below(8)).expect("small");
                 self.member(target).dies_after = Some(after);
