@@ -37,6 +37,9 @@ struct Arguments {
     /// Leave out kinds of faults.
     #[arg(long, value_delimiter = ',', value_parser = fault)]
     without: Vec<Fault>,
+    /// These kinds of faults and no others, in every run.
+    #[arg(long, value_delimiter = ',', value_parser = fault)]
+    only: Vec<Fault>,
     /// Leave out faults by their number in the story.
     #[arg(long, value_delimiter = ',')]
     skip: Vec<u32>,
@@ -62,6 +65,7 @@ fn fault(name: &str) -> Result<Fault, String> {
 impl Arguments {
     fn orders(&self) -> Orders {
         Orders {
+            only: self.only.iter().copied().collect(),
             without: self.without.iter().copied().collect(),
             skip: self.skip.iter().copied().collect(),
             until: self.until_ns.map(Duration::from_nanos),

@@ -116,9 +116,11 @@ impl Sums {
 #[must_use]
 pub fn replay(seed: u64, orders: &Orders) -> String {
     let mut command = format!("cargo run --release --features sim --bin d-engine-sim -- --seed {seed}");
-    if !orders.without.is_empty() {
-        let names: Vec<_> = orders.without.iter().map(|fault| fault.name()).collect();
-        let _ = write!(command, " --without {}", names.join(","));
+    for (option, faults) in [("--only", &orders.only), ("--without", &orders.without)] {
+        if !faults.is_empty() {
+            let names: Vec<_> = faults.iter().map(|fault| fault.name()).collect();
+            let _ = write!(command, " {option} {}", names.join(","));
+        }
     }
     if !orders.skip.is_empty() {
         let numbers: Vec<_> = orders.skip.iter().map(ToString::to_string).collect();

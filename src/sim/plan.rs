@@ -18,6 +18,8 @@ const US: u64 = 1_000;
 pub struct Orders {
     /// Kinds of faults that are left out.
     pub without: BTreeSet<Fault>,
+    /// If there are any, these kinds and no others, whatever the seed says.
+    pub only: BTreeSet<Fault>,
     /// Actions of the nemesis that are left out, by number.
     pub skip: BTreeSet<u32>,
     /// Faults end here at the latest.
@@ -107,7 +109,7 @@ impl Plan {
         let durability = if memory { Durability::MemFirst } else { Durability::DiskFirst };
         let knobs = draw_knobs(dice);
         let rough = dice.below(4) != 0;
-        let mut faults = draw_faults(dice, durability, members);
+        let mut faults = draw_faults(dice, durability, members, &orders.only);
         let loss = dice.pick(&[1, 5, 10, 30]) * 10_000;
         let duplicate = dice.pick(&[1, 10, 40]) * 10_000;
         let replay = dice.pick(&[1, 10]) * 10_000;
@@ -228,12 +230,49 @@ fn draw_victims(dice: &mut Dice, members: u64) -> BTreeSet<u64> {
     victims
 }
 
-/// A subset of the faults, each with a mean time between two of them. One run in eight has none.
-fn draw_faults(dice: &mut Dice, durability: Durability, members: u64) -> BTreeMap<Fault, u64> {
-    let mut faults = BTreeMap::new();
+/// The faults that elections and leases are made for. Two or three of them, often, and nothing else that hides what they
+/// do: the other half of the runs.
+const SHARP: [Fault; 14] = [
+    Fault::Partition,
+    Fault::Isolate,
+    Fault::IsolateLeader,
+    Fault::OneWay,
+    Fault::SlowLine,
+    Fault::Reorder,
+    Fault::Kill,
+    Fault::PowerCut,
+    Fault::Flicker,
+    Fault::StrikeNewLeader,
+    Fault::Pause,
+    Fault::LeaseEdge,
+    Fault::Drift,
+    Fault::ClockLeap,
+];
+
+/// Which faults a run has: a random share of all, or a few sharp ones.
+fn draw_kinds(dice: &mut Dice) -> BTreeSet<Fault> {
+    if dice.coin() {
+        return (0..dice.between(2, 4)).map(|_| dice.pick(&SHARP)).collect();
+    }
     let share = dice.pick(&[0, 100, 200, 200, 300, 300, 500, 700]) * 1_000;
+    // Wild clocks take the lease reads away, so they are rare.
+    let rare = |fault: &Fault| matches!(fault, Fault::ClockLeap | Fault::ClockFreeze);
+    let chance = |fault: &Fault| if rare(fault) { share / 3 } else { share };
+    Fault::ALL.iter().copied().filter(|fault| dice.chance(chance(fault))).collect()
+}
+
+/// The run's faults, each with a mean time between two of them.
+fn draw_faults(
+    dice: &mut Dice,
+    durability: Durability,
+    members: u64,
+    only: &BTreeSet<Fault>,
+) -> BTreeMap<Fault, u64> {
+    let drawn = draw_kinds(dice);
+    let kinds = if only.is_empty() { &drawn } else { only };
     let haste = dice.pick(&[1, 2, 4, 8, 16]);
-    for &fault in Fault::ALL {
+    let mut faults = BTreeMap::new();
+    for &fault in kinds {
         let mean = match fault {
             Fault::Loss | Fault::Duplicate | Fault::Replay | Fault::Reorder | Fault::Drift => u64::MAX,
             Fault::PowerCutAll | Fault::CrashLoop | Fault::Ring | Fault::Bridge => 4_000 * MS,
@@ -246,15 +285,12 @@ fn draw_faults(dice: &mut Dice, durability: Durability, members: u64) -> BTreeMa
             | Fault::IsolateLeader => 1_000 * MS,
             _ => 1_500 * MS,
         };
-        // Wild clocks take the lease reads away, so they are rare.
-        let rare = matches!(fault, Fault::ClockLeap | Fault::ClockFreeze);
-        let drawn = dice.chance(if rare { share / 3 } else { share });
         // MemFirst promises nothing once a majority has forgotten together.
         let allowed = match durability {
             Durability::DiskFirst => members >= 3 || !fault.is_damage(),
             Durability::MemFirst => !fault.is_damage() && fault != Fault::PowerCutAll,
         };
-        if drawn && allowed {
+        if allowed {
             faults.insert(fault, mean / if mean == u64::MAX { 1 } else { haste });
         }
     }
