@@ -29,3 +29,4 @@ pub mod stall;
 pub mod stamp;
 pub mod talk;
 pub mod workspace;
+pub mod zoo;

@@ -10,7 +10,7 @@ use scripts::load::Shape;
 #[cfg(target_os = "linux")]
 use scripts::power_cut;
 use scripts::report::Report;
-use scripts::{chaos, ci, hostile, mutant, partition, proto, workspace};
+use scripts::{chaos, ci, hostile, mutant, partition, proto, workspace, zoo};
 
 #[derive(Parser)]
 #[command(name = "scripts", about = "Named jobs of the d-engine repository")]
@@ -90,6 +90,18 @@ enum Job {
         /// Random messages of an admitted member.
         #[arg(long, default_value_t = 2_000)]
         messages: usize,
+    },
+    /// Put each pitfall back in, one at a time, and hunt it with the simulator.
+    Zoo {
+        /// Only these mutants.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+        /// Seconds that each is hunted at most.
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+        /// Hunts at the same time.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
     },
     /// Cut the power of a real filesystem under a single node.
     #[cfg(target_os = "linux")]
@@ -210,6 +222,15 @@ fn run(job: Job) -> Result<(), String> {
                 load: common.load(),
             })
         }),
+        Job::Zoo { only, seconds, jobs } => {
+            let patience = Duration::from_secs(seconds);
+            let zoo = zoo::run(&zoo::Plan { only, patience, jobs })?;
+            eprintln!("{zoo}");
+            match zoo.survivors() {
+                unseen if unseen.is_empty() => Ok(()),
+                unseen => Err(format!("unseen: {}", unseen.join(", "))),
+            }
+        }
         #[cfg(target_os = "linux")]
         Job::PowerCut { ref common, fs, cycles } => {
             each(common, &[Runtimes::Glommio, Runtimes::Tokio], |runtimes, program| {

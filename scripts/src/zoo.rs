@@ -168,13 +168,15 @@ pub fn in_source() -> Result<BTreeSet<String>, String> {
     let mut found = BTreeSet::new();
     let mut directories = vec![workspace::root().join("src"), workspace::root().join("wal/src")];
     while let Some(directory) = directories.pop() {
-        let entries = fs::read_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+        let entries =
+            fs::read_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
         for entry in entries {
             let path = entry.map_err(|error| error.to_string())?.path();
             if path.is_dir() {
                 directories.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+                let text =
+                    fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
                 for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
                     for piece in line.split("mutant!(\"").skip(1) {
                         found.extend(piece.split_once('"').map(|(name, _)| name.to_owned()));
@@ -194,7 +196,93 @@ const fn seen_by(name: &'static str, what: &'static str, where_: &'static str) -
     Mutant { name, what, judge: Judge::Other(where_) }
 }
 
-MUTANT_TABLE
+/// The zoo, in the order of the catalogue of pitfalls (its numbers; PAR: Alagappan et al., FAST'18).
+pub const MUTANTS: &[Mutant] = &[
+    hunted("vote_before_durable", "7: a vote, or any word in a new term, leaves before the term is on disk"),
+    hunted("own_vote_before_durable", "7: a candidate counts its own vote before it is on disk"),
+    hunted("vote_twice", "two votes in one term"),
+    hunted("vote_for_stale_log", "a vote for a candidate whose log is behind (thesis 3.6.1)"),
+    hunted("vote_while_promised", "5, 13: a vote although a leader was heard within the promise"),
+    hunted("promise_lost_at_restart", "5: a restart forgets the promise to the leader"),
+    hunted("no_prevote", "13: elections without pre-vote: whoever was cut off deposes the leader"),
+    hunted("prevote_raises_term", "14: a question about a term raises it"),
+    hunted("prevote_grant_taken_for_a_term", "14: a granted pre-vote is taken for a newer term"),
+    hunted("past_leader_not_told", "14: a leader of the past, or a stuck node, is never told the term"),
+    hunted("step_down_forgets_vote", "stepping down within a term forgets the vote"),
+    hunted("half_is_a_majority", "half of an even group decides"),
+    hunted("no_check_quorum", "6, 13: a leader without a quorum goes on"),
+    hunted("term_jump_believed", "an implausible term from a peer is taken over"),
+    hunted("restored_term_ignored", "21: a term known from an entry only is forgotten at a restart"),
+    hunted("ack_before_durable", "8: a follower acknowledges before its flush"),
+    hunted("leader_counts_itself_early", "8: a leader counts itself before its own flush"),
+    hunted("commit_older_terms_by_count", "1: entries of earlier terms are decided by counting (figure 3.7)"),
+    hunted("commit_beyond_agreed", "a follower takes the leader's commit index for entries it has of others"),
+    hunted("agreed_with_any_leader", "what was agreed with one leader counts under the next"),
+    hunted("ack_whole_log", "an append is answered with the end of the log, not with what it matched"),
+    hunted("truncate_on_short_match", "16: a shorter, reordered append cuts what follows it"),
+    hunted("truncate_agreed", "15: entries agreed with this very leader, or decided, are cut"),
+    hunted("prev_by_term_only", "42: the entry before an append is compared by term, not by chained hash"),
+    hunted("stale_write_proves", "28: the flush of a write that was superseded meanwhile counts"),
+    hunted("ack_without_term", "28: an acknowledgement leaves in the term of now, not of then"),
+    hunted("reconnect_keeps_matched", "22: what a peer held before it restarted is believed after"),
+    hunted("rejection_resets_nothing", "29: a rejected append is not followed by an earlier one"),
+    hunted("inflight_never_freed", "29: bytes in flight are never freed"),
+    hunted("lost_append_never_repeated", "29: a lost append is waited for, for ever"),
+    hunted("restored_is_decided", "everything on disk is taken for decided at a restart"),
+    hunted("halt_still_answers", "39: a node that halted goes on with what becomes durable"),
+    hunted("read_before_own_commit", "3: reads are served before the leader's own no-op is decided"),
+    hunted("read_without_quorum", "4: reads are served without a round"),
+    hunted("read_joins_sent_probe", "4: a read is confirmed by answers to a question asked before it"),
+    hunted("answer_counts_for_newest_probe", "4: an old answer confirms the newest round"),
+    hunted("read_survives_leader_change", "4: a round of one leadership is confirmed in another"),
+    hunted("read_before_applied", "a read is served before the state includes its index"),
+    hunted("index_without_round", "4: a follower's question is answered without a round"),
+    hunted("index_for_former_life", "4: an answer to a former life of a node confirms a read of this one"),
+    hunted("lease_ignores_drift", "5: the lease is longer than what followers promise"),
+    hunted("lease_from_receive_time", "5: the lease counts from the answer, not from the question"),
+    hunted("lease_behind_commit", "a lease read misses what is decided and being applied"),
+    hunted("transfer_keeps_lease", "27: the lease outlives TimeoutNow"),
+    hunted("lease_back_after_transfer", "27: an abandoned transfer gives the lease back"),
+    hunted("suspect_votes_freely", "PAR: a damaged replica votes for a candidate that lacks what it held"),
+    hunted("suspect_stands", "PAR: a damaged replica stands for election"),
+    hunted("whole_too_early", "PAR: a damaged replica trusts itself before it is repaired"),
+    hunted(
+        "doubtful_term_kept",
+        "PAR: a replica that cannot tell what it held stays in the term it held it in",
+    ),
+    hunted("forgetful_votes", "a node that forgot what was in memory votes as if it had not"),
+    hunted("forward_twice", "17: a repeated forward is taken twice"),
+    hunted("forward_of_any_term", "17: a forward meant for an earlier leadership is taken"),
+    hunted("unknown_is_repeated", "17: a command whose fate is unknown is proposed again"),
+    hunted("superseded_is_answered", "a caller is told of another leader's entry in its place"),
+    hunted("late_is_denied", "45: a command that is in the log is denied when its time is up"),
+    hunted("session_answer_forgotten", "17: a retry is applied again"),
+    hunted("session_expiry_reapplies", "18: a command of a session that has expired is applied"),
+    hunted(
+        "session_late_retry_reapplied",
+        "17: a number whose answer was acknowledged and dropped is applied again",
+    ),
+    hunted("session_reuse_unseen", "a number used for another command is answered with the first answer"),
+    hunted("sequence_reused", "a client gives a number to two commands"),
+    hunted("digest_without_sessions", "the digest does not cover sessions"),
+    hunted("swap_answers_without_value", "33: a failed compare-and-swap does not say what it saw"),
+    hunted("noop_takes_revision", "a compare that failed takes a revision"),
+    hunted("delete_absent_takes_revision", "a delete of nothing takes a revision"),
+    seen_by(
+        "no_flush",
+        "the log is written and not flushed",
+        "power cuts of real filesystems: the simulated disk flushes by itself",
+    ),
+    hunted("torn_means_any_damage", "PAR: damage to what was acknowledged is cut like a torn tail"),
+    hunted("zero_is_end", "36: zeros are taken for the end without a look at what follows"),
+    hunted("no_nonce_check", "34: records of a former life of a segment are accepted"),
+    hunted("held_forgotten", "PAR: a repair does not remember what may be missing"),
+    hunted("hard_state_lags", "7: the promise is given before the state record is flushed"),
+    hunted("recovery_lowers_term", "16 of bad input: recovery lowers the term"),
+    hunted("tail_block_rewritten", "37: a block that holds acknowledged data is written again"),
+    hunted("continue_after_failed_write", "39: the log goes on after a failed write"),
+    hunted("misplaced_is_served", "a whole write in the wrong place is served to a peer"),
+];
 
 #[cfg(test)]
 mod tests {
