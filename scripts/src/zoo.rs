@@ -22,6 +22,8 @@ pub struct Mutant {
     pub name: &'static str,
     /// What it does wrong.
     pub what: &'static str,
+    /// Where it lives, if not everywhere: the faults it is hunted under. All, drawn by the seed, if there are none.
+    pub habitat: &'static str,
     /// Who must see it.
     pub judge: Judge,
 }
@@ -85,7 +87,11 @@ impl fmt::Display for Zoo {
                 .as_ref()
                 .map_or(("-".to_owned(), "NOT SEEN"), |seen| (seen.seed.to_string(), seen.oracle.as_str()));
             let seconds = took.as_secs_f64();
-            writeln!(f, "{:<34} {seed:>7}  {oracle:<26} {seconds:>7.1}  {}", mutant.name, mutant.what)?;
+            write!(f, "{:<34} {seed:>7}  {oracle:<26} {seconds:>7.1}  {}", mutant.name, mutant.what)?;
+            if !mutant.habitat.is_empty() {
+                write!(f, " [under {}]", mutant.habitat)?;
+            }
+            writeln!(f)?;
         }
         let killed = self.0.len() - self.survivors().len();
         write!(f, "{killed} of {} mutants killed", self.0.len())
@@ -148,6 +154,7 @@ fn hunt(program: &Path, mutant: Mutant, patience: Duration) -> Result<Hunt, Stri
     let output = Command::new(program)
         .args(["--mutant", mutant.name, "--seeds", "18446744073709551615", "--quiet"])
         .args(["--seconds", &patience.as_secs().to_string()])
+        .args((!mutant.habitat.is_empty()).then_some(["--only", mutant.habitat]).into_iter().flatten())
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("{}: {error}", program.display()))?;
@@ -189,11 +196,15 @@ pub fn in_source() -> Result<BTreeSet<String>, String> {
 }
 
 const fn hunted(name: &'static str, what: &'static str) -> Mutant {
-    Mutant { name, what, judge: Judge::Simulator }
+    Mutant { name, what, habitat: "", judge: Judge::Simulator }
+}
+
+const fn hunted_under(habitat: &'static str, name: &'static str, what: &'static str) -> Mutant {
+    Mutant { name, what, habitat, judge: Judge::Simulator }
 }
 
 const fn seen_by(name: &'static str, what: &'static str, where_: &'static str) -> Mutant {
-    Mutant { name, what, judge: Judge::Other(where_) }
+    Mutant { name, what, habitat: "", judge: Judge::Other(where_) }
 }
 
 /// The zoo, in the order of the catalogue of pitfalls (its numbers; PAR: Alagappan et al., FAST'18).

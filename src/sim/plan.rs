@@ -249,8 +249,27 @@ const SHARP: [Fault; 14] = [
     Fault::ClockLeap,
 ];
 
-/// Which faults a run has: a random share of all, or a few sharp ones.
+/// Faults that together, and hardly ever otherwise, lead to where a known pitfall lies.
+const THEMES: [&[Fault]; 7] = [
+    // Figure 3.7 of the thesis: leaders that fall before they have decided anything of their own.
+    &[Fault::StrikeNewLeader, Fault::IsolateLeader],
+    // A leader of the past that is still asked, and late answers to what it asked when it led.
+    &[Fault::IsolateLeader, Fault::ClockLeap, Fault::Reorder, Fault::SlowLine],
+    &[Fault::Isolate, Fault::IsolateLeader, Fault::Drift, Fault::LeaseEdge],
+    // Promises to a leader that some cannot hear, kept by nodes that restart.
+    &[Fault::OneWay, Fault::Flicker, Fault::Drift],
+    // Minorities that go on among themselves.
+    &[Fault::Partition, Fault::IsolateLeader, Fault::Bridge],
+    // Damaged replicas asked for their vote.
+    &[Fault::Flip, Fault::Zero, Fault::Misdirect, Fault::Kill, Fault::StrikeNewLeader],
+    &[Fault::Transfer, Fault::Pause, Fault::LeaseEdge, Fault::Drift],
+];
+
+/// Which faults a run has: a random share of all, a few sharp ones, or a theme.
 fn draw_kinds(dice: &mut Dice) -> BTreeSet<Fault> {
+    if dice.below(5) == 0 {
+        return dice.pick(&THEMES).iter().copied().collect();
+    }
     if dice.coin() {
         return (0..dice.between(2, 4)).map(|_| dice.pick(&SHARP)).collect();
     }
