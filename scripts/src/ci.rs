@@ -23,7 +23,15 @@ pub const STEPS: &[Step] = &[
     Step {
         name: "clippy",
         arguments: &[
-            "clippy", "--workspace", "--features", SIM, "--all-targets", "--locked", "--", "-D", "warnings",
+            "clippy",
+            "--workspace",
+            "--features",
+            SIM,
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
         ],
         environment: &[],
     },

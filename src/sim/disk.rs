@@ -176,7 +176,7 @@ impl Disk {
             Restored { hard_state: tail.state().hard_state, commit: tail.commit(), standing, held };
         let end = tail.segments().last().expect("a log has a segment").number;
         let offset = usize::try_from(tail.offset()).expect("small");
-        self.placed.retain(|placed| (placed.segment, placed.offset) < (end, offset));
+        self.placed.retain(|placed| (placed.segment, placed.offset) < (end, offset) || placed.bytes == 0);
         self.truth.commit = tail.commit();
         self.journal = Some(Journal::new(tail));
         Some(Opening { verdict, restored: Some(restored), frames })
@@ -185,6 +185,12 @@ impl Disk {
     /// What was recovered is from now on what is there.
     pub(super) fn accept(&mut self, verdict: &Verdict) {
         if let Verdict::Opened { log, hard_state, .. } = verdict {
+            let known = self.truth.log.iter().zip(log).take_while(|(known, found)| known == found).count();
+            if known < log.len() {
+                // A write that nobody saw flushed is there all the same. It has no place that could be damaged.
+                let first = LogIndex(known as u64 + 1);
+                self.placed.push(Placed { segment: 0, offset: 0, bytes: 0, first });
+            }
             self.truth.log.clone_from(log);
             self.truth.hard_state = *hard_state;
             self.truth.damaged_from = None;
@@ -343,6 +349,7 @@ impl Disk {
         }
         if let Some(first) = note.entries.first() {
             truth.log.truncate(usize::try_from(first.index.0 - 1).expect("small"));
+            truth.damaged_from = truth.damaged_from.map(|from| from.min(first.index));
             truth.log.extend(note.entries);
         }
         truth.commit = truth.commit.max(note.commit);
@@ -513,11 +520,13 @@ impl Disk {
     fn damage_envelope(&mut self, fault: Fault, dice: &mut Dice) -> Option<String> {
         // The last one is spared: nothing durable says yet that it was flushed.
         let at = dice.index(self.placed.len().checked_sub(1).filter(|&n| n > 0)?);
-        let Placed { segment, offset, bytes, first } = self.placed[at];
+        let Placed { segment, offset, bytes, .. } = self.placed[at];
         let elsewhere = self.placed[dice.index(self.placed.len())];
         if !self.segments.contains_key(&segment) || !self.segments.contains_key(&elsewhere.segment) {
             return None;
         }
+        // What was written later is gone with it, and may have superseded earlier entries.
+        let first = self.placed[at..].iter().map(|placed| placed.first).min().expect("at least this one");
         let block = offset + dice.index(bytes / BLOCK) * BLOCK;
         let before = self.segments[&segment][block..block + BLOCK].to_vec();
         let what = match fault {
