@@ -200,3 +200,51 @@ fn next_frame(rest: &mut Bytes, index: LogIndex, wanted: bool) -> Result<Option<
     *rest = rest.slice(peek.bytes..);
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{Machine, Name};
+
+    fn fetched(machine: &mut Machine, from: u64) -> LogEvent {
+        machine.journal.fetch(Fetch { token: 7, from: LogIndex(from), max_bytes: usize::MAX });
+        let mut wanted = machine.journal.poll_read();
+        while let Some(read) = wanted {
+            let at = usize::try_from(read.at.offset).expect("small");
+            let bytes = machine.disk.segments[&read.at.segment][at..at + read.length].to_vec();
+            wanted = machine.journal.handle_read(Ok(bytes.into()));
+        }
+        machine.journal.poll_event().expect("a fetch is answered")
+    }
+
+    /// A misdirected write: whole, of this very segment, and in another's place.
+    #[test]
+    fn a_whole_write_in_anothers_place_is_damage_and_never_an_answer() {
+        for (place, stray) in [(1, 3), (3, 1), (2, 3), (3, 2), (1, 2)] {
+            let mut machine = Machine::new(32 << 10);
+            for n in 1..=4 {
+                machine.append(&[n; 10]);
+            }
+            // Every write is one block, after the segment's header.
+            let file = machine.disk.file(Name::Segment(1));
+            file.copy_within(stray * BLOCK..(stray + 1) * BLOCK, place * BLOCK);
+            for from in 1..=4 {
+                match fetched(&mut machine, from) {
+                    LogEvent::Fetched { frames, .. } => {
+                        assert_eq!(frames[0].index(), LogIndex(from), "what was asked for");
+                        let last = frames.last().expect("at least one").index().0;
+                        let spared = last < place as u64 || from > place as u64;
+                        assert!(spared, "{stray} in the place of {place}, from {from}: {frames:?}");
+                    }
+                    LogEvent::FetchFailed { error: FetchError::Damaged { .. }, .. } => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            let LogEvent::FetchFailed { error, .. } = fetched(&mut machine, place as u64) else {
+                panic!("{stray} was taken for {place}");
+            };
+            let words = format!("write {stray} stands where write {place} should");
+            assert!(error.to_string().contains(&words), "{error}");
+        }
+    }
+}
