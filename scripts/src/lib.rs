@@ -13,6 +13,7 @@ pub mod intruder;
 pub mod judge;
 pub mod load;
 pub mod mutant;
+pub mod mutants;
 #[cfg(target_os = "linux")]
 pub mod namespaces;
 #[cfg(target_os = "linux")]

@@ -10,7 +10,7 @@ use scripts::load::Shape;
 #[cfg(target_os = "linux")]
 use scripts::power_cut;
 use scripts::report::Report;
-use scripts::{chaos, ci, hostile, mutant, partition, proto, workspace, zoo};
+use scripts::{chaos, ci, hostile, mutant, mutants, partition, proto, workspace, zoo};
 
 #[derive(Parser)]
 #[command(name = "scripts", about = "Named jobs of the d-engine repository")]
@@ -42,6 +42,8 @@ enum Job {
         #[arg(last = true)]
         more: Vec<String>,
     },
+    /// Write small mistakes into the consensus core and the log's pure half, and see which nobody notices.
+    Mutants(mutants::Plan),
     /// Run one node that does what the lines of its stdin say: what the other jobs start.
     #[cfg(target_os = "linux")]
     #[command(hide = true)]
@@ -180,6 +182,7 @@ fn run(job: Job) -> Result<(), String> {
         Job::Ci { step } => run_ci(step.as_deref()),
         Job::Proto { check } => run_proto(check),
         Job::Exhaustive { scope, more } => workspace::run_simulator("d-engine-exhaustive", &scope, &more),
+        Job::Mutants(plan) => mutants::run(&plan),
         #[cfg(target_os = "linux")]
         Job::Node(arguments) => scripts::node::serve(&arguments),
         Job::Chaos { common, kills, pauses, follower_kills, minority_restarts, blackouts, gate_ms } => {
@@ -232,20 +235,23 @@ fn run(job: Job) -> Result<(), String> {
             }
         }
         #[cfg(target_os = "linux")]
-        Job::PowerCut { ref common, fs, cycles } => {
-            each(common, &[Runtimes::Glommio, Runtimes::Tokio], |runtimes, program| {
-                power_cut::run(&power_cut::Plan {
-                    program,
-                    below: common.below(),
-                    runtimes,
-                    filesystem: fs,
-                    cycles,
-                    seed: common.seed,
-                    load: common.load(),
-                })
-            })
-        }
+        Job::PowerCut { common, fs, cycles } => cut_power(&common, fs, cycles),
     }
+}
+
+#[cfg(target_os = "linux")]
+fn cut_power(common: &Common, filesystem: power_cut::Kind, cycles: usize) -> Result<(), String> {
+    each(common, &[Runtimes::Glommio, Runtimes::Tokio], |runtimes, program| {
+        power_cut::run(&power_cut::Plan {
+            program,
+            below: common.below(),
+            runtimes,
+            filesystem,
+            cycles,
+            seed: common.seed,
+            load: common.load(),
+        })
+    })
 }
 
 /// Do a job on each kind of cluster. An error if a promise was broken, or nothing could be shown; with a mutant, if it went

@@ -46,7 +46,8 @@ fn wrapper(directory: &Path, name: &str) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-fn target_directory() -> PathBuf {
+/// Where cargo builds.
+pub(crate) fn target_directory() -> PathBuf {
     let given = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     workspace::root().join(given.unwrap_or_else(|| "target".into()))
 }
