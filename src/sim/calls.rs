@@ -3,6 +3,7 @@
 use super::client::{self, LeaseReads, Mode, Open, Session};
 use super::member::Process;
 use super::observation::{Answer, Ask, CallId, Instant, Level, Observation, Violation};
+use super::oracle::LINEARIZABILITY;
 use super::world::{Event, World};
 use crate::kv::{self, Store};
 use crate::node::{self, Input, Reply, RequestError, Ticket};
@@ -297,10 +298,35 @@ impl World {
             self.clients[client].mode = Mode::Opening;
         }
         self.observe(&Observation::Answered { call: open.call, answer })?;
+        self.judge_leases(open.ask, answer)?;
         if matches!(answer, Answer::Refused | Answer::Unknown) {
             self.move_client(client);
         }
         self.wait_client(client, self.plan.load.think);
+        Ok(())
+    }
+
+    /// Somebody was just told of a revision. From this moment on no reader under a lease may see an older one, on any
+    /// node: as if a lease read were made everywhere after every answer.
+    fn judge_leases(&self, ask: Ask, answer: &Answer) -> Result<(), Violation> {
+        let told = match (ask, answer) {
+            (Ask::Get { level: Level::Eventual, .. }, _) => return Ok(()),
+            (_, Answer::Written(reply)) => reply.revision().map_or(0, |revision| revision.0),
+            (_, &Answer::Saw { revision, .. }) => revision,
+            _ => return Ok(()),
+        };
+        if self.plan.has_wild_clocks() {
+            return Ok(());
+        }
+        for (&id, member) in &self.members {
+            let Some(node) = member.node.as_ref().filter(|_| self.has_lease(id)) else { continue };
+            let seen = node.machine().revision().0;
+            if seen < told {
+                let what =
+                    format!("a lease read at node {id} sees revision {seen}, {told} has been answered");
+                return Err(Violation { oracle: LINEARIZABILITY, what });
+            }
+        }
         Ok(())
     }
 

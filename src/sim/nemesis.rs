@@ -64,6 +64,7 @@ impl World {
                 self.reset(target, other, length);
                 Ok(other != target)
             }
+            Fault::OneWay if self.nemesis.coin() => Ok(self.deafen(length)),
             Fault::Partition | Fault::Isolate | Fault::OneWay | Fault::Ring | Fault::Bridge => {
                 Ok(self.cut_lines(fault, target, length))
             }
@@ -212,7 +213,39 @@ impl World {
                 }
             }
         }
+        if self.plan.faults.contains_key(&Fault::Drift) {
+            // Within the bound, and as bad as it can be: the old leader's time passes slowly, the others' fast.
+            for id in self.ids() {
+                let drift = self.plan.drift;
+                let rate = if id == leader { 1_000_000 - drift } else { 1_000_000 + drift };
+                self.member(id).clock.set_rate(now, rate);
+                if self.members[&id].is_up() {
+                    self.wake(id, Instant(now.0 + 1));
+                }
+            }
+        }
         self.cut_lines(Fault::Isolate, leader, election + length)
+    }
+
+    /// One follower does not hear the leader any more, and is heard itself. Where nodes flicker, the others do so when it
+    /// asks for their votes: what they promised the leader must outlast that.
+    fn deafen(&mut self, length: u64) -> bool {
+        let Some(leader) = self.leader() else { return false };
+        let deaf = self.other(leader);
+        if deaf == leader {
+            return false;
+        }
+        let election = u64::try_from(self.plan.knobs.election_timeout.as_nanos()).expect("short");
+        self.network.block((leader, deaf));
+        self.schedule.add(Instant(self.now.0 + 3 * election + length), Event::Unblock);
+        if self.plan.faults.contains_key(&Fault::Flicker) {
+            for id in self.ids().into_iter().filter(|&id| id != leader && id != deaf) {
+                let at = Instant(self.now.0 + self.nemesis.between(election, 2 * election));
+                let life = self.members[&id].life;
+                self.schedule.add(at, Event::Die { id, life });
+            }
+        }
+        true
     }
 
     fn end_lives(&mut self, fault: Fault, target: NodeId, length: u64) -> Result<bool, Violation> {
@@ -310,6 +343,17 @@ impl World {
         member.dies_again -= 1;
         let life = member.life;
         self.schedule.add(Instant(self.now.0 + after), Event::Die { id, life });
+    }
+
+    /// A death that was ordered; the process is there again soon.
+    pub(super) fn die(&mut self, id: NodeId, life: u64) -> Result<(), Violation> {
+        let dies = self.phase == Phase::Safety && self.members[&id].life == life && self.may_forget(id);
+        if dies {
+            self.end_life(id, &End::Killed)?;
+            let soon = self.nemesis.below(2 * MS);
+            self.start_later(id, soon);
+        }
+        Ok(())
     }
 
     fn pause(&mut self, id: NodeId, length: u64) -> bool {

@@ -121,7 +121,7 @@ impl Plan {
         let load = draw_load(dice, orders);
         let safety = dice.pick(&[1_000, 2_000, 3_000, 3_000, 5_000, 10_000]) * MS;
         let victims = draw_victims(dice, members);
-        let drift = if dice.coin() { 0 } else { 50_000 };
+        let drift = 50_000;
         faults.retain(|fault, _| !orders.without.contains(fault) && (rough || !is_of_lines(*fault)));
         let rate = |fault, ppm| if faults.contains_key(&fault) { ppm } else { 0 };
         let lines = Lines {

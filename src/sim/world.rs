@@ -218,11 +218,7 @@ impl World {
                 self.member(id).starting = false;
                 self.start(id)
             }
-            Event::Die { id, life } => {
-                let dies =
-                    self.phase == Phase::Safety && self.members[&id].life == life && self.may_forget(id);
-                if dies { self.end_life(id, &End::Killed) } else { Ok(()) }
-            }
+            Event::Die { id, life } => self.die(id, life),
             Event::Strike { id, life } => self.strike(id, life),
             Event::Connect(one, other) => {
                 self.connect(one, other);

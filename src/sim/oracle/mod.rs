@@ -73,6 +73,8 @@ use state_machine_safety::Ledger;
 use std::time::Duration;
 use wal::{Frame, NodeId, Term};
 
+/// O6, under which the world reports what a reader with a lease would see.
+pub const LINEARIZABILITY: &str = linearizability::NAME;
 /// O18: no panic, no assertion that fires. The runner catches one and reports it under this name.
 pub const NO_PANIC: &str = "no_panic";
 
