@@ -78,9 +78,6 @@ fn run(name: &str, text: &str) -> (Option<Script>, Vec<String>) {
 
 #[test]
 fn every_script_says_what_happens() {
-    // In a build with all switches (`--cfg zoo`) one bug can be put in, to see which lessons notice.
-    #[cfg(zoo)]
-    wal::mutant::choose(&std::env::var("D_ENGINE_MUTANT").unwrap_or_default());
     let _turn = FILES.lock().unwrap_or_else(PoisonError::into_inner);
     let mut failures = String::new();
     for file in files() {

@@ -38,8 +38,12 @@ pub const fn hash(name: &str) -> u64 {
     hash | 1
 }
 
+/// Nothing was chosen yet.
 #[cfg(zoo)]
-static CHOSEN: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+const UNSET: u64 = u64::MAX;
+
+#[cfg(zoo)]
+static CHOSEN: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(UNSET);
 
 /// Puts the named bug in, in place of the one before; an empty name takes it out.
 #[cfg(zoo)]
@@ -48,9 +52,15 @@ pub fn choose(name: &str) {
     CHOSEN.store(chosen, std::sync::atomic::Ordering::Relaxed);
 }
 
-/// Whether the name with this hash was chosen.
+/// Whether the name with this hash was chosen: by [`choose`] or, for tests that know nothing of mutants, by the
+/// environment variable `D_ENGINE_MUTANT`.
 #[cfg(zoo)]
 #[must_use]
 pub fn is_chosen(hash: u64) -> bool {
-    CHOSEN.load(std::sync::atomic::Ordering::Relaxed) == hash
+    let chosen = CHOSEN.load(std::sync::atomic::Ordering::Relaxed);
+    if chosen == UNSET {
+        choose(&std::env::var("D_ENGINE_MUTANT").unwrap_or_default());
+        return CHOSEN.load(std::sync::atomic::Ordering::Relaxed) == hash;
+    }
+    chosen == hash
 }
