@@ -45,13 +45,18 @@ struct Entries<'a, B, S> {
 }
 
 impl<B: Blocks, S: Fn(u64) -> B> Entries<'_, B, S> {
-    fn open(&self, index: LogIndex) -> Reading<B> {
+    /// Where to read for `index`. A segment that was being read keeps its window: what was read ahead is not read again at
+    /// every mark.
+    fn open(&self, index: LogIndex, before: Option<Reading<B>>) -> Reading<B> {
         let located = self.tail.positions.locate(index).expect("an index up to the last one");
         let at = usize::try_from(located.at.segment - self.tail.segments[0].number)
             .expect("a segment that was read");
         let segment = self.tail.segments[at];
         assert_eq!(segment.number, located.at.segment, "segments are dense");
-        let window = Window::new((self.source)(segment.number), segment.bytes);
+        let window = match before {
+            Some(before) if before.segment.number == segment.number => before.window,
+            _ => Window::new((self.source)(segment.number), segment.bytes),
+        };
         Reading { segment, window, offset: located.at.offset, until: located.until }
     }
 
@@ -60,7 +65,7 @@ impl<B: Blocks, S: Fn(u64) -> B> Entries<'_, B, S> {
         let next = self.previous.index.next();
         let mut reading = match self.reading.take() {
             Some(reading) if next < reading.until => reading,
-            _ => self.open(next),
+            before => self.open(next, before),
         };
         let Reading { segment, offset, until, .. } = reading;
         let ready = &mut self.ready;
