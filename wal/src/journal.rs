@@ -12,6 +12,7 @@
 
 use crate::envelope::{self, Header};
 use crate::error::LogError;
+use crate::frame;
 use crate::id::{EntryId, HardState, LogIndex};
 use crate::plan::{Fetch, FetchError, Flushed, LogEvent, LogStats, WriteId, WritePlan};
 use crate::positions::{Placed, Position, Positions};
@@ -362,15 +363,32 @@ impl Journal {
 
     /// Writes the image of the envelope in flight.
     pub fn fill_envelope(&self, out: &mut [u8]) {
+        self.fill_around(out, 0);
+    }
+
+    /// The same, where the first `staged` bytes of the queue's frames were put in their place beforehand.
+    pub(crate) fn fill_around(&self, out: &mut [u8], staged: usize) {
         let Flight::Write { envelope: Some(header), .. } = &self.flight else {
             unreachable!("the driver fills what it was told to write");
         };
         assert_eq!(out.len() as u64, header.disk_bytes(), "the buffer is the extent");
         header.fill(self.segment(), out);
+        let staged = envelope::HEADER_BYTES + staged;
         let mut at = envelope::HEADER_BYTES;
         for frame in self.gathered.iter().flat_map(|plan| &plan.frames) {
-            out[at..at + frame.bytes().len()].copy_from_slice(frame.bytes());
-            at += frame.bytes().len();
+            let bytes = frame.bytes();
+            let place = &mut out[at..at + bytes.len()];
+            if at + bytes.len() <= staged {
+                // The header holds the hash of the body: another frame than this one is not taken for it.
+                assert_eq!(
+                    place[..frame::HEADER_BYTES],
+                    bytes[..frame::HEADER_BYTES],
+                    "what was staged is what is written"
+                );
+            } else {
+                place.copy_from_slice(bytes);
+            }
+            at += bytes.len();
         }
         assert_eq!(
             at as u64,
@@ -378,6 +396,11 @@ impl Journal {
             "the frames are what was planned"
         );
         out[at..].fill(0);
+    }
+
+    /// Plans that wait for the next write, in order.
+    pub(crate) fn queued(&self) -> impl Iterator<Item = &WritePlan> {
+        self.queued.iter()
     }
 
     /// Writes the image of the state's slot in flight.

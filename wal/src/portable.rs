@@ -15,12 +15,16 @@ use crate::segment::{FIRST_OFFSET, SegmentHeader, segment_name};
 use crate::segments::Preparer;
 use crate::state::STATE_NAME;
 use bytes::Bytes;
-use crossbeam::channel::{Receiver, Sender, TryRecvError, select, unbounded};
+use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded, select};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
+
+/// More jobs than are ever under way: a write or a segment to begin, zeros to write ahead, a read. A channel of this room
+/// neither blocks nor allocates.
+const JOBS: usize = 4;
 
 /// The portable writer. See [`WritePlan`] for what goes in and [`LogEvent`] for what comes out.
 pub struct PortableLog {
@@ -77,8 +81,8 @@ impl PortableLog {
         preparer: Preparer,
         wake: impl Fn() + Send + 'static,
     ) -> Result<Self, LogError> {
-        let (jobs, inbox) = unbounded();
-        let (answers, done) = unbounded();
+        let (jobs, inbox) = bounded(JOBS);
+        let (answers, done) = bounded(JOBS);
         let thread = std::thread::Builder::new()
             .name("wal-writer".into())
             .spawn(move || files.serve(&inbox, &answers, &preparer, &wake))

@@ -150,6 +150,8 @@ impl Preparer {
         let (answers, made) = unbounded();
         let stop = Arc::clone(&maker.stop);
         let run = move || {
+            #[cfg(target_os = "linux")]
+            crate::linux::run_anywhere();
             for order in inbox {
                 match order {
                     Order::Prepare(bytes) => {

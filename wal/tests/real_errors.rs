@@ -15,8 +15,8 @@ use wal::*;
 #[test]
 fn limited_process() {
     let Ok(dir) = std::env::var("WAL_TEST_LIMITED") else { return };
-    let which =
-        if std::env::var("WAL_TEST_WRITER").unwrap() == "Uring" { Which::Uring } else { Which::Portable };
+    let wanted = std::env::var("WAL_TEST_WRITER").unwrap();
+    let which = writers().into_iter().find(|which| format!("{which:?}") == wanted).unwrap();
     let (mut log, _) = Log::open(which, options(Path::new(&dir))).unwrap();
     let mut acknowledged = 0;
     let failure = loop {

@@ -103,6 +103,46 @@ fn a_superseded_suffix_is_gone_and_what_was_before_it_stays() {
     }
 }
 
+/// Plans pile up behind a write: more than share one envelope, some too large to share any, some that replace the end of what
+/// waits before them.
+#[test]
+fn what_gathers_behind_a_write_is_written_as_it_was_handed_over() {
+    const SIZES: [usize; 10] = [10, 100, 100, 700, 3_000, 3_000, 20_000, 70_000, 1_500_000, 2_300_000];
+    for which in writers() {
+        let dir = tempfile::tempdir().unwrap();
+        let sized = || Options { segment_bytes: 8 << 20, ..options(dir.path()) };
+        let (mut log, _) = Log::open(which, sized()).unwrap();
+        let (mut live, mut random, mut id) = (Vec::<Frame>::new(), 7_u64, WriteId(0));
+        let mut below = |bound: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(random >> 33).unwrap() % bound
+        };
+        for burst in 0..15 {
+            if burst % 5 == 4 {
+                live.truncate(live.len() - below(3));
+                log.last = live.last().unwrap().id();
+                log.term = Term(log.term.0 + 1);
+            }
+            for _ in 0..=below(9) {
+                let frames: Vec<_> = (0..=below(3))
+                    .map(|_| {
+                        log.next_frame(&vec![u8::try_from(below(256)).unwrap(); SIZES[below(SIZES.len())]])
+                    })
+                    .collect();
+                live.extend(frames.clone());
+                id = log.submit(None, frames, LogIndex::ZERO);
+            }
+            let LogEvent::Flushed(_) = log.event() else { panic!("the disk works") };
+        }
+        log.wait(id);
+        assert!(log.stats().writes > 10, "{:?}", log.stats());
+        log.close().unwrap();
+        let (_, mut recovered) = Log::open(which, sized()).unwrap();
+        assert!(collect(&mut recovered) == live, "{which:?}: other entries came back");
+        assert!(recovered.report().superseded > 0);
+    }
+}
+
 #[test]
 fn old_entries_are_fetched_from_anywhere_in_bounded_pieces() {
     for which in writers() {

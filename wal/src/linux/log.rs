@@ -1,11 +1,15 @@
-//! The writer for Linux: direct writes linked to their flush, on the loop's own ring.
+//! The writer for Linux: direct writes and their flushes, and a loop that sleeps in one ring.
 //!
-//! The same [`Journal`] as the portable writer plans; here its steps become submissions. One write is in
-//! flight, the next gathers meanwhile. The image is copied once, from the frames into an aligned buffer that
-//! is used again and again. Registered buffers are not used: measured, they are worth nothing at 4 KiB and
-//! are slower at 64 KiB.
+//! The same [`Journal`] as the portable writer plans; here its steps become stores. One write is in flight, the next gathers
+//! meanwhile. The image is copied once, from the frames into one of two aligned buffers that are used again and again, while
+//! the write before is on its way if there is one.
+//!
+//! A thread stores ([`Strategy::Thread`]); the ring can, too, and does so only when told: see [`Flusher`] for the reason and
+//! `benches/README.md` for the figures. Registered files and buffers are not used: measured, they are worth nothing.
 
 use super::buffer::Buffer;
+use super::flusher::{Flusher, ThreadGone};
+use super::gathering::Gathering;
 use super::ring::{Failure, Finished, JobId, Ring};
 use super::{Caching, Refusal, StartError, make_direct, set_caching};
 use crate::directory::{Claimed, relock};
@@ -36,16 +40,28 @@ pub struct UringLog {
     /// What of the write in flight is not finished.
     writing: Writing,
     reading: Option<(JobId, Read)>,
+    gathering: Gathering,
     /// Buffers that are not in flight.
     envelope_buffer: Option<Buffer>,
     state_buffer: Option<Buffer>,
+    /// The thread that stores, unless the ring does.
+    flusher: Option<Flusher>,
     preparer: Preparer,
-    /// Rung by the preparer's thread.
+    /// Rung by both threads.
     bell: Arc<OwnedFd>,
     rotating: bool,
     /// Last, so that the lock is released after the preparer is gone. Files in flight carry locks of their
     /// own.
     held: Claimed,
+}
+
+/// Who writes and flushes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// The ring: a direct write, linked to its flush.
+    Linked,
+    /// A thread of its own, blocking.
+    Thread,
 }
 
 #[derive(Default)]
@@ -115,7 +131,21 @@ impl UringLog {
     /// # Errors
     /// [`StartError`] says what was refused and gives the directory back.
     pub fn start(directory: Directory, ring: &mut Ring) -> Result<Self, StartError> {
-        let (segment, preparer, bell) = match probe(&directory, ring) {
+        Self::start_with(directory, ring, Strategy::Thread)
+    }
+
+    /// For the benchmark: with this strategy, whatever is best.
+    ///
+    /// # Errors
+    /// As [`UringLog::start`].
+    #[doc(hidden)]
+    pub fn start_with(directory: Directory, ring: &mut Ring, strategy: Strategy) -> Result<Self, StartError> {
+        let started = probe(&directory, ring).and_then(|(segment, preparer, bell)| {
+            let flusher =
+                (strategy == Strategy::Thread).then(|| Flusher::start(Arc::clone(&bell))).transpose();
+            Ok((segment, preparer, bell, flusher.map_err(log_error("starting", "the log's thread"))?))
+        });
+        let (segment, preparer, bell, flusher) = match started {
             Ok(parts) => parts,
             Err(refusal) => {
                 // The portable writer goes on with this handle and writes from anywhere in memory.
@@ -125,6 +155,7 @@ impl UringLog {
         };
         // A log that was dropped in the middle of something may still be watching its bell.
         ring.unwatch_log();
+        ring.watch_log(bell.as_fd());
         let Directory { held, state_file, tail } = directory;
         Ok(Self {
             journal: Journal::new(tail),
@@ -132,8 +163,10 @@ impl UringLog {
             state: Arc::new(state_file),
             writing: Writing::default(),
             reading: None,
+            gathering: Gathering::default(),
             envelope_buffer: Some(Buffer::default()),
             state_buffer: Some(Buffer::default()),
+            flusher,
             preparer,
             bell,
             rotating: false,
@@ -146,6 +179,9 @@ impl UringLog {
     /// # Panics
     /// If the plan breaks the rules of [`WritePlan`].
     pub fn submit(&mut self, plan: WritePlan) {
+        if self.journal.latch().is_none() {
+            self.gathering.stage(&plan);
+        }
         self.journal.submit(plan);
     }
 
@@ -167,26 +203,38 @@ impl UringLog {
                 assert!(!self.rotating, "one segment is asked for at a time");
                 self.rotating = true;
                 self.preparer.make(next);
-                ring.watch_log(self.bell.as_fd());
             }
             Step::Write { envelope, state } => {
                 assert!(self.writing.is_done(), "one write is in flight");
                 assert!(envelope.is_some() || state.is_some(), "a write writes something");
                 if let Some(extent) = envelope {
                     assert!(extent.at.offset >= FIRST_OFFSET, "a header is never written over");
-                    let mut buffer = self.envelope_buffer.take().expect("free when nothing is in flight");
-                    buffer.resize(extent.bytes);
-                    self.journal.fill_envelope(buffer.as_mut());
-                    self.writing.envelope =
-                        Some(ring.store(Arc::clone(&self.segment), buffer, extent.at.offset));
+                    let other = self.envelope_buffer.take().expect("free when nothing is in flight");
+                    let (mut buffer, staged) = self.gathering.take(extent.bytes, other);
+                    self.journal.fill_around(buffer.as_mut(), staged);
+                    let segment = Arc::clone(&self.segment);
+                    self.writing.envelope = Some(self.store(ring, segment, buffer, extent.at.offset));
+                    self.journal.queued().for_each(|plan| self.gathering.stage(plan));
                 }
                 if let Some(offset) = state {
                     assert!(offset == 0 || offset == BLOCK as u64, "one of the two slots");
                     let mut buffer = self.state_buffer.take().expect("free when nothing is in flight");
                     buffer.resize(BLOCK);
                     self.journal.fill_state(buffer.as_mut());
-                    self.writing.state = Some(ring.store(Arc::clone(&self.state), buffer, offset));
+                    let file = Arc::clone(&self.state);
+                    self.writing.state = Some(self.store(ring, file, buffer, offset));
                 }
+            }
+        }
+    }
+
+    fn store(&mut self, ring: &mut Ring, file: Arc<File>, buffer: Buffer, offset: u64) -> JobId {
+        match &mut self.flusher {
+            None => ring.store(file, buffer, offset),
+            Some(flusher) => {
+                let id = ring.name_job();
+                flusher.store(id, file, buffer, offset);
+                id
             }
         }
     }
@@ -222,13 +270,38 @@ impl UringLog {
 
     /// The next event; never blocks.
     pub fn poll(&mut self, ring: &mut Ring) -> Option<LogEvent> {
+        if ring.poll_log_ready() {
+            // Before what it was rung for is looked at, so that no later ring is missed.
+            self.hush(ring);
+        }
         while let Some(finished) = ring.poll_finished() {
             self.take(finished, ring);
         }
+        self.take_stored(ring);
         if self.rotating {
             self.take_segment(ring);
         }
         self.journal.poll_event()
+    }
+
+    /// Answers the bell, and watches on.
+    fn hush(&self, ring: &mut Ring) {
+        // Empty only if it was read before, which is as good.
+        let _ = rustix::io::read(&*self.bell, &mut [0; 8]);
+        ring.watch_log(self.bell.as_fd());
+    }
+
+    fn take_stored(&mut self, ring: &mut Ring) {
+        while let Some(flusher) = &mut self.flusher {
+            match flusher.poll() {
+                Ok(None) => return,
+                Ok(Some(finished)) => self.take(finished, ring),
+                Err(ThreadGone) => {
+                    let error = LogError::Thread("it ended before the log was closed");
+                    return self.journal.handle_failed(error);
+                }
+            }
+        }
     }
 
     fn take(&mut self, finished: Finished, ring: &mut Ring) {
@@ -267,19 +340,12 @@ impl UringLog {
 
     fn take_segment(&mut self, ring: &mut Ring) {
         assert!(self.writing.is_done(), "nothing is written while a segment is made");
-        if ring.poll_log_ready() {
-            let mut count = [0; 8];
-            // Empty only if it was read before, which is as good.
-            let _ = rustix::io::read(&*self.bell, &mut count);
-        }
         let header = match self.preparer.made().try_recv() {
             Ok(made) => made,
-            Err(TryRecvError::Empty) => return ring.watch_log(self.bell.as_fd()),
+            Err(TryRecvError::Empty) => return,
             Err(TryRecvError::Disconnected) => Err(LogError::Thread("the one that makes segments is gone")),
         };
         self.rotating = false;
-        // The answer may have come before the bell, which must not wake anyone any more.
-        ring.unwatch_log();
         let begun = header.and_then(|header| match open_segment(&self.held.path, header.number) {
             Ok(file) => Ok((header, file)),
             Err(Refusal::Log(error)) => Err(error),

@@ -3,11 +3,13 @@
 //! `unsafe` is in `buffer.rs` and `ring.rs` of this folder and nowhere else in the crate.
 
 mod buffer;
+mod flusher;
+mod gathering;
 mod log;
 mod ring;
 mod store;
 
-pub use log::UringLog;
+pub use log::{Strategy, UringLog};
 pub use ring::Ring;
 
 use crate::error::LogError;
@@ -83,6 +85,14 @@ impl From<Refusal> for StartError {
 pub(crate) fn forget_cached(file: &File) {
     // Only a hint; the file is as good either way.
     let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
+}
+
+/// Lets this thread run wherever the process's first thread may: a pinned loop's threads would be pinned with it.
+pub(crate) fn run_anywhere() {
+    // Where it is refused, the thread stays where it is.
+    let first = Some(rustix::process::getpid());
+    let _ = rustix::thread::sched_getaffinity(first)
+        .and_then(|cores| rustix::thread::sched_setaffinity(None, &cores));
 }
 
 /// The name of a filesystem that lives in memory only.

@@ -22,6 +22,9 @@ pub enum Which {
     Portable,
     #[cfg(target_os = "linux")]
     Uring,
+    /// The same with the strategy that is not its own choice.
+    #[cfg(target_os = "linux")]
+    UringLinked,
 }
 
 enum Writer {
@@ -43,7 +46,7 @@ pub fn writers() -> Vec<Which> {
     let mut which = vec![Which::Portable];
     #[cfg(target_os = "linux")]
     match linux::Ring::new(8) {
-        Ok(_) => which.push(Which::Uring),
+        Ok(_) => which.extend([Which::Uring, Which::UringLinked]),
         Err(error) => eprintln!("SKIPPED for the io_uring writer: {error}"),
     }
     which
@@ -71,6 +74,12 @@ impl Log {
             Which::Uring => {
                 let mut ring = Box::new(linux::Ring::new(64).unwrap());
                 Writer::Uring(linux::UringLog::start(directory, &mut ring).unwrap(), ring)
+            }
+            #[cfg(target_os = "linux")]
+            Which::UringLinked => {
+                let mut ring = Box::new(linux::Ring::new(64).unwrap());
+                let log = linux::UringLog::start_with(directory, &mut ring, linux::Strategy::Linked);
+                Writer::Uring(log.unwrap(), ring)
             }
         };
         let term = Term(recovered.hard_state().term.0.max(1));
