@@ -33,8 +33,10 @@ pub struct Mutant {
 pub enum Judge {
     /// The simulator, from its seeds alone.
     Simulator,
-    /// A unit test, a script or a job, because the simulator cannot show it: which, and why.
-    Other(&'static str),
+    /// A test of the root package, named by the arguments of `cargo test` that choose it: no run is likely to show it.
+    Test(&'static [&'static str]),
+    /// A job with real disks, which this one does not run.
+    Job(&'static str),
 }
 
 /// What a hunt came to.
@@ -51,8 +53,8 @@ pub struct Hunt {
 /// A mutant that was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sighting {
-    /// The seed in which it shows.
-    pub seed: u64,
+    /// The seed in which it shows; a test has none.
+    pub seed: Option<u64>,
     /// The judge.
     pub oracle: String,
 }
@@ -83,9 +85,9 @@ impl fmt::Display for Zoo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<34} {:>7}  {:<26} {:>7}  what it does wrong", "mutant", "seed", "oracle", "seconds")?;
         for Hunt { mutant, seen, took } in &self.0 {
-            let (seed, oracle) = seen
-                .as_ref()
-                .map_or(("-".to_owned(), "NOT SEEN"), |seen| (seen.seed.to_string(), seen.oracle.as_str()));
+            let (seed, oracle) = seen.as_ref().map_or(("-".to_owned(), "NOT SEEN"), |seen| {
+                (seen.seed.map_or("test".to_owned(), |seed| seed.to_string()), seen.oracle.as_str())
+            });
             let seconds = took.as_secs_f64();
             write!(f, "{:<34} {seed:>7}  {oracle:<26} {seconds:>7.1}  {}", mutant.name, mutant.what)?;
             if !mutant.habitat.is_empty() {
@@ -103,11 +105,11 @@ pub fn run(plan: &Plan) -> Result<Zoo, String> {
     let chosen: Vec<Mutant> = MUTANTS
         .iter()
         .copied()
-        .filter(|mutant| mutant.judge == Judge::Simulator)
+        .filter(|mutant| !matches!(mutant.judge, Judge::Job(_)))
         .filter(|mutant| plan.only.is_empty() || plan.only.iter().any(|name| name == mutant.name))
         .collect();
     if chosen.is_empty() {
-        return Err("no mutant of this name is hunted by the simulator".to_owned());
+        return Err("no mutant of this name is hunted here".to_owned());
     }
     let program = build()?;
     let (next, hunts) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -115,7 +117,10 @@ pub fn run(plan: &Plan) -> Result<Zoo, String> {
         for _ in 0..plan.jobs.max(1) {
             scope.spawn(|| {
                 while let Some(mutant) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let hunt = hunt(&program, *mutant, plan.patience);
+                    let hunt = match mutant.judge {
+                        Judge::Test(arguments) => judge_by_test(*mutant, arguments),
+                        Judge::Simulator | Judge::Job(_) => hunt(&program, *mutant, plan.patience),
+                    };
                     let mut hunts = hunts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     if let Ok(hunt) = &hunt {
                         let end = hunt.seen.as_ref().map_or("NOT SEEN", |seen| &seen.oracle);
@@ -132,21 +137,50 @@ pub fn run(plan: &Plan) -> Result<Zoo, String> {
     Ok(Zoo(hunts))
 }
 
+/// Cargo, for a build with all switches. The flag reaches every crate of it, and the directory keeps them apart from all
+/// others.
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(workspace::cargo());
+    command.args(arguments).arg("--locked");
+    if !arguments.contains(&"--package") {
+        command.args(["--package", "d-engine", "--no-default-features", "--features", "sim"]);
+    }
+    command.env("CARGO_TARGET_DIR", target()).env("RUSTFLAGS", "--cfg zoo").current_dir(workspace::root());
+    command
+}
+
+fn target() -> PathBuf {
+    workspace::root().join("target/zoo")
+}
+
 fn build() -> Result<PathBuf, String> {
-    let target = workspace::root().join("target/zoo");
-    // The flag reaches every crate of this build, and cargo keeps them apart from all others by the directory.
-    let status = Command::new(workspace::cargo())
-        .args(["build", "--release", "--locked", "--no-default-features", "--features", "sim"])
-        .args(["--bin", "d-engine-sim", "--package", "d-engine"])
-        .env("CARGO_TARGET_DIR", &target)
-        .env("RUSTFLAGS", "--cfg zoo")
-        .current_dir(workspace::root())
+    let status = cargo(&["build", "--release", "--bin", "d-engine-sim"])
         .status()
         .map_err(|error| format!("cargo could not be started: {error}"))?;
     if !status.success() {
         return Err("the zoo could not be built".to_owned());
     }
-    Ok(target.join("release/d-engine-sim"))
+    Ok(target().join("release/d-engine-sim"))
+}
+
+/// A test must pass without the mutant and fail with it.
+fn judge_by_test(mutant: Mutant, arguments: &[&str]) -> Result<Hunt, String> {
+    let test = |name: &str| {
+        let mut command = cargo(&[&["test"], arguments].concat());
+        command.env("D_ENGINE_MUTANT", name).stdin(Stdio::null());
+        command.output().map_err(|error| format!("cargo could not be started: {error}"))
+    };
+    if !test("")?.status.success() {
+        return Err(format!("`cargo test {}` fails without any mutant", arguments.join(" ")));
+    }
+    let begun = Instant::now();
+    let output = test(mutant.name)?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let failed = said.lines().find_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
+    let seen = failed
+        .filter(|_| !output.status.success())
+        .map(|name| Sighting { seed: None, oracle: name.to_owned() });
+    Ok(Hunt { mutant, seen, took: begun.elapsed() })
 }
 
 fn hunt(program: &Path, mutant: Mutant, patience: Duration) -> Result<Hunt, String> {
@@ -167,7 +201,7 @@ fn hunt(program: &Path, mutant: Mutant, patience: Duration) -> Result<Hunt, Stri
 fn sighting(line: &str) -> Option<Sighting> {
     let (seed, rest) = line.strip_prefix("seed ")?.split_once(" breaks ")?;
     let (oracle, _) = rest.split_once(": ")?;
-    Some(Sighting { seed: seed.parse().ok()?, oracle: oracle.to_owned() })
+    Some(Sighting { seed: Some(seed.parse().ok()?), oracle: oracle.to_owned() })
 }
 
 /// The names of all mutants in the engine's source.
@@ -203,9 +237,16 @@ const fn hunted_under(habitat: &'static str, name: &'static str, what: &'static 
     Mutant { name, what, habitat, judge: Judge::Simulator }
 }
 
-const fn seen_by(name: &'static str, what: &'static str, where_: &'static str) -> Mutant {
-    Mutant { name, what, habitat: "", judge: Judge::Other(where_) }
+const fn tested(name: &'static str, what: &'static str, by: &'static [&'static str]) -> Mutant {
+    Mutant { name, what, habitat: "", judge: Judge::Test(by) }
 }
+
+const THESIS: &[&str] = &["--test", "thesis"];
+const COURSE: &[&str] = &["--test", "course"];
+const CLUSTER: &[&str] = &["--test", "cluster", "former_life"];
+const STORE: &[&str] = &["--lib", "kv::"];
+const RAFT: &[&str] = &["--lib", "raft::"];
+const LOG: &[&str] = &["--package", "wal", "--lib", "envelope"];
 
 /// The zoo, in the order of the catalogue of pitfalls (its numbers; PAR: Alagappan et al., FAST'18).
 pub const MUTANTS: &[Mutant] = &[
@@ -213,21 +254,17 @@ pub const MUTANTS: &[Mutant] = &[
     hunted("own_vote_before_durable", "7: a candidate counts its own vote before it is on disk"),
     hunted("vote_twice", "two votes in one term"),
     hunted("vote_for_stale_log", "a vote for a candidate whose log is behind (thesis 3.6.1)"),
-    hunted("vote_while_promised", "5, 13: a vote although a leader was heard within the promise"),
-    hunted("promise_lost_at_restart", "5: a restart forgets the promise to the leader"),
-    hunted("no_prevote", "13: elections without pre-vote: whoever was cut off deposes the leader"),
+    tested("vote_while_promised", "5, 13: a vote although a leader was heard within the promise", THESIS),
+    tested("promise_lost_at_restart", "5: a restart forgets the promise to the leader", THESIS),
+    tested("no_prevote", "13: elections without pre-vote: whoever was cut off deposes the leader", THESIS),
     hunted("prevote_raises_term", "14: a question about a term raises it"),
     hunted("prevote_grant_taken_for_a_term", "14: a granted pre-vote is taken for a newer term"),
     hunted("past_leader_not_told", "14: a leader of the past, or a stuck node, is never told the term"),
     hunted("step_down_forgets_vote", "stepping down within a term forgets the vote"),
     hunted("half_is_a_majority", "half of an even group decides"),
-    hunted("no_check_quorum", "6, 13: a leader without a quorum goes on"),
-    hunted("term_jump_believed", "an implausible term from a peer is taken over"),
-    seen_by(
-        "restored_term_ignored",
-        "21: a term known from an entry only is forgotten at a restart",
-        "nobody: the opening of the log has raised the term before; a second lock on one door",
-    ),
+    tested("no_check_quorum", "6, 13: a leader without a quorum goes on", THESIS),
+    tested("term_jump_believed", "an implausible term from a peer is taken over", THESIS),
+    tested("restored_term_ignored", "21: a term known from an entry only is forgotten at a restart", THESIS),
     hunted("ack_before_durable", "8: a follower acknowledges before its flush"),
     hunted("leader_counts_itself_early", "8: a leader counts itself before its own flush"),
     hunted_under(
@@ -237,22 +274,26 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     hunted("commit_beyond_agreed", "a follower takes the leader's commit index for entries it has of others"),
     hunted("agreed_with_any_leader", "what was agreed with one leader counts under the next"),
-    hunted("ack_whole_log", "an append is answered with the end of the log, not with what it matched"),
+    tested(
+        "ack_whole_log",
+        "an append is answered with the end of the log, not with what it matched",
+        COURSE,
+    ),
     hunted("truncate_on_short_match", "16: a shorter, reordered append cuts what follows it"),
-    hunted("truncate_agreed", "15: entries agreed with this very leader, or decided, are cut"),
-    hunted("prev_by_term_only", "42: the entry before an append is compared by term, not by chained hash"),
-    hunted("stale_write_proves", "28: the flush of a write that was superseded meanwhile counts"),
+    tested("truncate_agreed", "15: entries agreed with this very leader, or decided, are cut", THESIS),
+    tested(
+        "prev_by_term_only",
+        "42: the entry before an append is compared by term, not by chained hash",
+        THESIS,
+    ),
+    tested("stale_write_proves", "28: the flush of a write that was superseded meanwhile counts", THESIS),
     hunted("ack_without_term", "28: an acknowledgement leaves in the term of now, not of then"),
-    hunted("reconnect_keeps_matched", "22: what a peer held before it restarted is believed after"),
+    tested("reconnect_keeps_matched", "22: what a peer held before it restarted is believed after", RAFT),
     hunted("rejection_resets_nothing", "29: a rejected append is not followed by an earlier one"),
     hunted("inflight_never_freed", "29: bytes in flight are never freed"),
     hunted("lost_append_never_repeated", "29: a lost append is waited for, for ever"),
     hunted("restored_is_decided", "everything on disk is taken for decided at a restart"),
-    seen_by(
-        "halt_still_answers",
-        "39: a node that halted goes on with what becomes durable",
-        "nobody: no driver hands in a write after a halt; a second lock on one door",
-    ),
+    tested("halt_still_answers", "39: a node that halted goes on with what becomes durable", THESIS),
     hunted("read_before_own_commit", "3: reads are served before the leader's own no-op is decided"),
     hunted("read_without_quorum", "4: reads are served without a round"),
     hunted_under(
@@ -260,11 +301,15 @@ pub const MUTANTS: &[Mutant] = &[
         "read_joins_sent_probe",
         "4: a read is confirmed by answers to a question asked before it",
     ),
-    hunted("answer_counts_for_newest_probe", "4: an old answer confirms the newest round"),
+    tested("answer_counts_for_newest_probe", "4: an old answer confirms the newest round", THESIS),
     hunted("read_survives_leader_change", "4: a round of one leadership is confirmed in another"),
     hunted("read_before_applied", "a read is served before the state includes its index"),
     hunted("index_without_round", "4: a follower's question is answered without a round"),
-    hunted("index_for_former_life", "4: an answer to a former life of a node confirms a read of this one"),
+    tested(
+        "index_for_former_life",
+        "4: an answer to a former life of a node confirms a read of this one",
+        CLUSTER,
+    ),
     hunted_under(
         "isolate-leader,drift",
         "lease_ignores_drift",
@@ -290,7 +335,7 @@ pub const MUTANTS: &[Mutant] = &[
         "doubtful_term_kept",
         "PAR: a replica that cannot tell what it held stays in the term it held it in",
     ),
-    hunted("forgetful_votes", "a node that forgot what was in memory votes as if it had not"),
+    tested("forgetful_votes", "a node that forgot what was in memory votes as if it had not", COURSE),
     hunted("forward_twice", "17: a repeated forward is taken twice"),
     hunted_under(
         "replay,duplicate,reorder,isolate-leader,partition",
@@ -306,32 +351,25 @@ pub const MUTANTS: &[Mutant] = &[
         "session_late_retry_reapplied",
         "17: a number whose answer was acknowledged and dropped is applied again",
     ),
-    seen_by(
+    tested(
         "session_reuse_unseen",
         "a number used for another command is answered with the first answer",
-        "unit tests of kv: no simulated client numbers wrongly",
+        STORE,
     ),
-    seen_by(
-        "sequence_reused",
-        "a client gives a number to two commands",
-        "unit tests of kv: it is the client side of sessions",
-    ),
-    seen_by(
-        "digest_without_sessions",
-        "the digest does not cover sessions",
-        "unit tests of kv: it shows only when replicas differ, which no run should bring about",
-    ),
+    tested("sequence_reused", "a client gives a number to two commands", STORE),
+    tested("digest_without_sessions", "the digest does not cover sessions", STORE),
     hunted("swap_answers_without_value", "33: a failed compare-and-swap does not say what it saw"),
     hunted("noop_takes_revision", "a compare that failed takes a revision"),
     hunted("delete_absent_takes_revision", "a delete of nothing takes a revision"),
-    seen_by(
-        "no_flush",
-        "the log is written and not flushed",
-        "power cuts of real filesystems (`scripts -- power-cut --mutant no_flush`): the simulated disk flushes by itself",
-    ),
+    Mutant {
+        name: "no_flush",
+        what: "the log is written and not flushed",
+        habitat: "",
+        judge: Judge::Job("power-cut"),
+    },
     hunted("torn_means_any_damage", "PAR: damage to what was acknowledged is cut like a torn tail"),
     hunted("zero_is_end", "36: zeros are taken for the end without a look at what follows"),
-    hunted("no_nonce_check", "34: records of a former life of a segment are accepted"),
+    tested("no_nonce_check", "34: records of a former life of a segment are accepted", LOG),
     hunted("held_forgotten", "PAR: a repair does not remember what may be missing"),
     hunted("hard_state_lags", "7: the promise is given before the state record is flushed"),
     hunted("recovery_lowers_term", "16 of bad input: recovery lowers the term"),
@@ -355,7 +393,7 @@ mod tests {
     #[test]
     fn the_simulators_words_are_understood() {
         let line = "seed 12 breaks monotony: node 3 went back: to term 4 at 1.000000";
-        assert_eq!(sighting(line), Some(Sighting { seed: 12, oracle: "monotony".to_owned() }));
+        assert_eq!(sighting(line), Some(Sighting { seed: Some(12), oracle: "monotony".to_owned() }));
         assert_eq!(sighting("3 runs, 4 events"), None);
     }
 }

@@ -141,6 +141,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_new_connection_may_lead_to_a_peer_that_holds_nothing_any_more() {
+        let mut progress = Progress::unknown(LogIndex(5));
+        progress.sent(LogIndex(9), 100, Mono(1));
+        progress.accepted(LogIndex(9));
+        progress.reconnected();
+        assert_eq!(progress.matched, LogIndex::ZERO, "what its former life held counts for nothing");
+        assert_eq!((progress.next, progress.in_flight_bytes()), (LogIndex(10), 0));
+    }
+
+    #[test]
     fn an_acceptance_frees_everything_up_to_it_and_starts_the_stream() {
         let mut progress = Progress::unknown(LogIndex(5));
         progress.sent(LogIndex(6), 100, Mono(1));

@@ -217,10 +217,10 @@ impl Raft {
         }
         let heard = self.quorum_recognised_at().unwrap_or_default().max(leading.since);
         let deadline = heard.after(self.config.election_timeout);
-        if now.mono >= deadline && !wal::mutant!("no_check_quorum") {
-            self.become_follower(now, self.hard.term, None);
-        } else {
+        if now.mono < deadline {
             self.timers.set(Timer::QuorumContact, deadline);
+        } else if !wal::mutant!("no_check_quorum") {
+            self.become_follower(now, self.hard.term, None);
         }
     }
 }

@@ -26,6 +26,25 @@ fn others(world: &World, not: NodeId) -> Vec<NodeId> {
     world.ids().into_iter().filter(|&id| id != not).collect()
 }
 
+/// Numbers of questions begin anew with each life of a node: an answer says which life it is for.
+#[test]
+fn an_answer_to_a_former_life_of_a_node_grants_no_read() {
+    use d_engine::node::message::Index;
+    let mut world = calm(3);
+    let leader = world.leader().expect("calm");
+    let reader = others(&world, leader)[0];
+    world.set_paused(leader, Pause::Stopped);
+    let read = world.read(reader);
+    for (incarnation, number) in [99, 98].into_iter().flat_map(|life| (0..8).map(move |n| (life, n))) {
+        let index = Index { incarnation, number, index: Some(LogIndex(1)) };
+        world.feed(reader, Input::Message { from: leader, message: d_engine::node::Message::Index(index) });
+    }
+    assert!(!world.is_answered(read), "nobody has confirmed anything to this life");
+    world.set_paused(leader, Pause::Running);
+    world.run_until("the read", 2_000, |world| world.is_answered(read));
+    world.settle();
+}
+
 #[test]
 fn a_single_node_leads_at_once_and_answers_after_its_flush() {
     let mut world = calm(1);
