@@ -30,6 +30,9 @@
 
 #[cfg(feature = "server")]
 pub mod api;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]

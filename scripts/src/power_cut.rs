@@ -150,9 +150,32 @@ fn cycles(plan: &Plan, filesystem: Filesystem, report: &mut Report) -> Result<()
     Ok(())
 }
 
-/// What the node said it found when it was opened: how often the end of its log was torn.
+/// What the node said it found when it was opened: how often the end of its log was torn, and how much was cut.
 fn recoveries(cluster: &Cluster, report: &mut Report) {
     let log = std::fs::read_to_string(cluster.log(0)).unwrap_or_default();
-    let torn = log.lines().filter(|line| line.contains("torn")).count();
-    report.fact("starts that found a torn end", torn);
+    let torn: Vec<u64> = log.lines().filter_map(torn_bytes).collect();
+    report.fact("starts that found a torn end", torn.len());
+    let (least, most) = (torn.iter().min().unwrap_or(&0), torn.iter().max().unwrap_or(&0));
+    report.fact(
+        "torn bytes cut (least / most / in all)",
+        format!("{least} / {most} / {}", torn.iter().sum::<u64>()),
+    );
+}
+
+/// The bytes in a recovery report's "write 7 was torn: 8192 bytes cut at byte 4096 of log-…".
+fn torn_bytes(line: &str) -> Option<u64> {
+    let (_, after) = line.split_once(" was torn: ")?;
+    after.split_once(" bytes cut")?.0.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_start_cut_is_read_from_its_report() {
+        let line = "WARN /d: not closed; last entry 3 of term 1; write 7 was torn: 8192 bytes cut at byte 4096 of log-1.seg";
+        assert_eq!(torn_bytes(line), Some(8192));
+        assert_eq!(torn_bytes("INFO /d: closed cleanly; last entry 3 of term 1"), None);
+    }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Listing {
     pub segments: Vec<u64>,
     pub temporary: Vec<PathBuf>,
     pub foreign: Vec<String>,
+    /// Kept for people.
+    pub aside: Vec<String>,
 }
 
 /// What to do about a directory that is not there or empty.
@@ -155,7 +157,7 @@ fn check_permissions(path: &Path, metadata: &std::fs::Metadata) -> Result<(), Op
     Ok(())
 }
 
-fn list(path: &Path) -> Result<Listing, OpenError> {
+pub(crate) fn list(path: &Path) -> Result<Listing, OpenError> {
     let refused = |error| OpenError::io("listing", path, error);
     let mut listing = Listing::default();
     for entry in std::fs::read_dir(path).map_err(refused)? {
@@ -168,7 +170,9 @@ fn list(path: &Path) -> Result<Listing, OpenError> {
             SPARE_NAME | STATE_TMP_NAME | DAMAGED_TMP_NAME => listing.temporary.push(entry.path()),
             other => match segment_number(other) {
                 Some(number) => listing.segments.push(number),
-                None if other.strip_suffix(".damaged").and_then(segment_number).is_some() => {}
+                None if other.strip_suffix(".damaged").and_then(segment_number).is_some() => {
+                    listing.aside.push(other.to_owned());
+                }
                 None => listing.foreign.push(other.to_owned()),
             },
         }

@@ -14,6 +14,7 @@ mod envelope;
 pub mod error;
 pub mod frame;
 pub mod id;
+pub mod inspect;
 mod journal;
 #[cfg(target_os = "linux")]
 pub mod linux;

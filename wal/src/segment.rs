@@ -23,7 +23,7 @@ pub const SPARE_NAME: &str = "spare.tmp";
 
 /// Whose log it is. Everything on disk carries it, and nothing of another identity is ever read as this
 /// one's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// The cluster.
     pub cluster: ClusterId,

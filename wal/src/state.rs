@@ -240,6 +240,12 @@ pub enum StateProblem {
     },
 }
 
+/// Whose a state file is, from any whole copy in it: for a reader that was not told.
+#[must_use]
+pub fn owner(file: &[u8]) -> Option<Identity> {
+    file.chunks_exact(BLOCK).find_map(|slot| StateRecord::parse(slot).ok()).map(|record| record.identity)
+}
+
 /// The newest record in a file's bytes.
 ///
 /// # Errors
