@@ -8,6 +8,7 @@ pub mod ci;
 pub mod cluster;
 #[cfg(target_os = "linux")]
 pub mod disk;
+pub mod every_bit;
 pub mod hostile;
 pub mod intruder;
 pub mod judge;

@@ -10,7 +10,7 @@ use scripts::load::Shape;
 #[cfg(target_os = "linux")]
 use scripts::power_cut;
 use scripts::report::Report;
-use scripts::{chaos, ci, hostile, mutant, mutants, partition, proto, workspace, zoo};
+use scripts::{chaos, ci, every_bit, hostile, mutant, mutants, partition, proto, workspace, zoo};
 
 #[derive(Parser)]
 #[command(name = "scripts", about = "Named jobs of the d-engine repository")]
@@ -104,6 +104,21 @@ enum Job {
         /// Hunts at the same time.
         #[arg(long, default_value_t = 2)]
         jobs: usize,
+    },
+    /// Damage a log in memory in every place, and see that nothing wrong is served.
+    EveryBit {
+        /// Size of the log.
+        #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
+        mib: u32,
+        /// Whole openings with a random bit flipped, beside the local judgement of every bit.
+        #[arg(long, default_value_t = 2000)]
+        openings: usize,
+        /// With how many others each sector and block is replaced.
+        #[arg(long, default_value_t = 64)]
+        partners: usize,
+        /// Seed of the random choices.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
     /// Cut the power of a real filesystem under a single node.
     #[cfg(target_os = "linux")]
@@ -233,6 +248,11 @@ fn run(job: Job) -> Result<(), String> {
                 unseen if unseen.is_empty() => Ok(()),
                 unseen => Err(format!("unseen: {}", unseen.join(", "))),
             }
+        }
+        Job::EveryBit { mib, openings, partners, seed } => {
+            let report = every_bit::run(&every_bit::Plan { mib, openings, partners, seed });
+            eprintln!("{report}");
+            if report.violations().is_empty() { Ok(()) } else { Err("a promise was broken".into()) }
         }
         #[cfg(target_os = "linux")]
         Job::PowerCut { common, fs, cycles } => cut_power(&common, fs, cycles),

@@ -204,7 +204,7 @@ impl Disk {
                 let at = usize::try_from(record.offset()).expect("small");
                 record.fill(&mut self.state[at..at + BLOCK]);
             }
-            Change::SetAside { segment } => drop(self.segments.remove(&segment)),
+            Change::SetAside { segment } | Change::Remove { segment } => drop(self.segments.remove(&segment)),
             Change::Copy { .. } => {}
             Change::Zero { segment, from, until, length } => {
                 let file = self.segments.get_mut(&segment).expect("a segment that was read");
@@ -233,7 +233,7 @@ impl Disk {
                 self.pending.push((Name::Segment(segment), usize::try_from(from).expect("small"), zeros));
                 self.tear(dice);
             }
-            Change::SetAside { .. } | Change::Copy { .. } | Change::Make(_) => {
+            Change::SetAside { .. } | Change::Remove { .. } | Change::Copy { .. } | Change::Make(_) => {
                 if dice.coin() {
                     self.change(change);
                 }

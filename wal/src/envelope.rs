@@ -254,10 +254,13 @@ pub(crate) fn check_body(
     if previous != header.last || !rest.is_empty() {
         return Err(BodyProblem::Chain { index: previous.index });
     }
-    match envelope[end..].iter().position(|&byte| byte != 0) {
-        Some(at) => Err(BodyProblem::Padding { offset: end + at }),
-        None => Ok(()),
-    }
+    padding_defect(envelope, end).map_or(Ok(()), Err)
+}
+
+/// The first byte behind the frames, which end at `end`, that is not zero.
+pub(crate) fn padding_defect(envelope: &[u8], end: usize) -> Option<BodyProblem> {
+    let at = envelope[end..].iter().position(|&byte| byte != 0)?;
+    Some(BodyProblem::Padding { offset: end + at })
 }
 
 #[cfg(test)]

@@ -162,6 +162,10 @@ pub struct Journal {
     stats: LogStats,
     /// The log is idle and wants its mark.
     marking: bool,
+    /// Entries below this one are not needed any more.
+    unneeded: LogIndex,
+    /// Segments that the state record no longer counts, whose files are still there.
+    dropped: VecDeque<u64>,
 }
 
 impl Journal {
@@ -185,6 +189,8 @@ impl Journal {
             latch: None,
             stats: LogStats::default(),
             marking: false,
+            unneeded: LogIndex::ZERO,
+            dropped: VecDeque::new(),
             tail,
         }
     }
@@ -240,7 +246,8 @@ impl Journal {
         // entries is missed.
         let begun = self.segment().number > self.tail.state.newest_segment;
         let healed = self.tail.state.held.is_some() && self.gathered.iter().any(|plan| plan.whole);
-        let hard_state = hard_state.or((begun || healed).then_some(self.tail.state.hard_state));
+        let shorter = self.first_needed() > self.tail.state.first_segment;
+        let hard_state = hard_state.or((begun || healed || shorter).then_some(self.tail.state.hard_state));
         let state = hard_state.map(|hard_state| {
             let state = self.next_state(hard_state);
             StateRecord { held: state.held.filter(|_| !healed), ..state }
@@ -274,13 +281,59 @@ impl Journal {
     }
 
     fn poll_mark(&mut self) -> Step {
-        if !std::mem::take(&mut self.marking) || !self.mark_owed() {
+        let marking = std::mem::take(&mut self.marking) && self.mark_owed();
+        if !marking && self.first_needed() == self.tail.state.first_segment {
             return Step::Nothing;
         }
         let state = self.next_state(self.tail.state.hard_state);
         assert_eq!(state.log_mark, self.tail.sequence, "a mark covers all that is flushed");
         self.flight = Flight::Write { envelope: None, state: Some(state) };
         Step::Write { envelope: None, state: Some(state.offset()) }
+    }
+
+    /// Entries below `index` are not needed any more: whoever asks for one is answered from elsewhere, a snapshot that is
+    /// durable. Whole segments that hold nothing else go, oldest first, as soon as the commit mark on disk covers them.
+    /// The state record says so before the first of their files goes ([`Journal::poll_dropped`]).
+    pub fn drop_below(&mut self, index: LogIndex) {
+        self.unneeded = self.unneeded.max(index);
+    }
+
+    /// The segment that the log may begin with.
+    ///
+    /// The entry before it becomes the log's base, so that entry must be one of the log: committed, and not superseded
+    /// since by a later segment, which could otherwise not be read without the dropped one.
+    fn first_needed(&self) -> u64 {
+        let Tail { segments, positions, .. } = &self.tail;
+        let mut first = segments[0].number;
+        for segment in &segments[1..] {
+            let before = segment.predecessor.last.index;
+            if before >= self.unneeded || before > self.tail.commit {
+                break;
+            }
+            let lives = before == positions.base()
+                || positions.locate(before).is_some_and(|found| found.at.segment < segment.number);
+            if lives {
+                first = segment.number;
+            }
+        }
+        assert!(first >= self.tail.state.first_segment, "the log never gets longer at its front");
+        first
+    }
+
+    /// A segment whose file may go: the log does not begin with it any more, durably.
+    pub fn poll_dropped(&mut self) -> Option<u64> {
+        self.dropped.pop_front()
+    }
+
+    /// What the flushed state record no longer counts.
+    fn forget_before(&mut self, first: u64) {
+        let Tail { segments, positions, commit, .. } = &mut self.tail;
+        let gone = segments.partition_point(|segment| segment.number < first);
+        assert!(gone < segments.len(), "the segment that is written to is needed");
+        self.dropped.extend(segments.drain(..gone).map(|segment| segment.number));
+        let base = segments[0].predecessor.last.index;
+        assert!(base <= *commit && base < self.unneeded, "only what is committed and not needed goes");
+        positions.begin_after(base, first);
     }
 
     /// Moves the plans that can share a write, in order; returns their bytes of frames.
@@ -352,6 +405,7 @@ impl Journal {
             log_mark: self.tail.sequence,
             commit: self.tail.commit,
             newest_segment: self.segment().number,
+            first_segment: self.first_needed(),
             peak: self.tail.peak,
             ..self.tail.state.successor()
         }
@@ -444,6 +498,9 @@ impl Journal {
             assert_eq!(state.sequence, self.tail.state.sequence + 1, "state records are dense");
             assert!(state.log_mark <= self.tail.sequence, "a mark speaks of what is flushed");
             self.tail.state = state;
+            if state.first_segment > self.tail.segments[0].number {
+                self.forget_before(state.first_segment);
+            }
             self.count_write(BLOCK_U64);
         }
         self.acknowledge();
@@ -548,6 +605,7 @@ impl Journal {
 
     /// What a read brought; another one may follow from it.
     pub fn handle_read(&mut self, result: Result<Bytes, FetchError>) -> Option<Read> {
+        let result = self.reader.outdated(&self.tail.positions).map_or(result, Err);
         match self.reader.handle_read(result) {
             Ok(read) => Some(read),
             Err(event) => {

@@ -12,6 +12,8 @@ mod directory;
 mod entries;
 mod envelope;
 pub mod error;
+#[doc(hidden)]
+pub mod every_bit;
 pub mod frame;
 pub mod id;
 pub mod inspect;
@@ -40,6 +42,8 @@ mod walk;
 mod crash_tests;
 #[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+mod drop_tests;
 #[cfg(test)]
 mod latch_tests;
 #[cfg(test)]

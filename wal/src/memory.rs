@@ -49,6 +49,18 @@ impl Disk {
         Self { state, segments: BTreeMap::new(), segment_bytes, nonce: 1 << 64 }
     }
 
+    /// Equal for equal bytes.
+    pub(crate) fn digest(&self) -> u128 {
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        hash.update(&self.state);
+        for (number, bytes) in &self.segments {
+            hash.update(&number.to_le_bytes());
+            hash.update(&(bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        }
+        hash.digest128()
+    }
+
     pub(crate) fn file(&mut self, name: Name) -> &mut Vec<u8> {
         match name {
             Name::State => &mut self.state,
@@ -85,10 +97,11 @@ impl Disk {
     }
 
     /// Everything the journal serves, by way of fetches.
-    fn read_all(&self, journal: &mut Journal) -> Vec<Frame> {
+    fn read_all(&self, tail: &Tail) -> Vec<Frame> {
+        let (journal, base) = (&mut Journal::new(tail.clone()), tail.base().index.0);
         let mut frames: Vec<Frame> = Vec::new();
         loop {
-            let from = LogIndex(frames.len() as u64 + 1);
+            let from = LogIndex(base + frames.len() as u64 + 1);
             journal.fetch(Fetch { token: 1, from, max_bytes: usize::MAX });
             let mut read = journal.poll_read();
             while let Some(wanted) = read {
@@ -122,7 +135,7 @@ impl Disk {
 
     /// Everything in a log that was opened.
     pub(crate) fn frames(&self, tail: &Tail) -> Vec<Frame> {
-        let served = self.read_all(&mut Journal::new(tail.clone()));
+        let served = self.read_all(tail);
         let streamed: Result<Vec<_>, _> = entries(tail, |number| self.segments[&number].as_slice()).collect();
         assert_eq!(served, streamed.expect("a log that passed is streamed"));
         served
@@ -141,7 +154,7 @@ impl Disk {
                 file.resize(length, 0);
                 file[from..until].fill(0);
             }
-            Change::SetAside { segment } => drop(self.segments.remove(&segment)),
+            Change::SetAside { segment } | Change::Remove { segment } => drop(self.segments.remove(&segment)),
             Change::Copy { .. } => {}
             Change::Make(next) => opening.handle_made(self.make(next)),
         }

@@ -158,6 +158,10 @@ fn carry_out(
             opening.handle_made(maker.make(next).map_err(|error| not_made(held, error))?);
             Ok(())
         }
+        Change::Remove { segment } => {
+            let path = held.path.join(segment_name(segment));
+            std::fs::remove_file(&path).map_err(|error| OpenError::io("removing", path, error))
+        }
         Change::SetAside { segment } => set_aside(held, segment),
         Change::Copy { segment } => {
             // Only for people: a full disk or an unreadable block must not keep the node from its peers.

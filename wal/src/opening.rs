@@ -30,6 +30,11 @@ pub struct Rules {
 pub enum Change {
     /// Write this record's block ([`StateRecord::fill`]) at its offset of the state file, and flush it.
     State(StateRecord),
+    /// Remove a segment that lies before the first one of the log: dropped, and its file was still there.
+    Remove {
+        /// The segment's number.
+        segment: u64,
+    },
     /// Give a segment another name, under which it is kept for people and never read, and flush the directory.
     SetAside {
         /// The segment's number.
@@ -99,6 +104,9 @@ impl Opening {
         files: &[SegmentFile<B>],
         rules: Rules,
     ) -> Result<Self, Refused> {
+        let (dropped, files) =
+            files.split_at(files.partition_point(|file| file.number < state.first_segment));
+        assert!(files.is_sorted_by_key(|file| file.number), "files ascend by number");
         let scanned = scan(files, &state, rules.damage)?;
         let mut tail = Tail {
             segments: scanned.segments.clone(),
@@ -111,13 +119,14 @@ impl Opening {
             positions: scanned.positions.clone(),
             segment_bytes: rules.segment_bytes,
         };
-        let mut changes = VecDeque::new();
+        let mut changes: VecDeque<_> =
+            dropped.iter().map(|file| Change::Remove { segment: file.number }).collect();
         if let Some(Cut { at, until, .. }) = scanned.cut {
             let length = scanned.segments.last().expect("a cut is in a segment").bytes;
             changes.push_back(Change::Zero { segment: at.segment, from: at.offset, until, length });
         }
         if let Some(damaged) = &scanned.damaged {
-            assert!(changes.is_empty(), "a log is cut or repaired");
+            assert!(scanned.cut.is_none(), "a log is cut or repaired");
             tail.state = suspect_record(&tail, damaged);
             repair(&tail, damaged, &mut changes);
         }

@@ -6,6 +6,7 @@
 
 use crate::directory::{Claimed, relock};
 use crate::error::LogError;
+use crate::id::LogIndex;
 use crate::journal::{Extent, Journal, Step};
 use crate::open::Directory;
 use crate::plan::{Fetch, FetchError, LogEvent, LogStats, WritePlan};
@@ -47,6 +48,7 @@ struct Images {
 enum Job {
     Write { envelope: Option<Extent>, state: Option<u64>, images: Images },
     Prepare(u64),
+    Retire(u64),
     Rotate(crate::journal::Next),
     Read(Read),
 }
@@ -107,6 +109,9 @@ impl PortableLog {
 
     /// Starts the next write, if none is in flight; all queued plans that can share it do.
     pub fn kick(&mut self) {
+        while let Some(segment) = self.journal.poll_dropped() {
+            self.send(Job::Retire(segment));
+        }
         if let Some(bytes) = self.journal.poll_spare() {
             self.send(Job::Prepare(bytes));
         }
@@ -188,6 +193,13 @@ impl PortableLog {
     pub fn fetch(&mut self, fetch: Fetch) {
         self.journal.fetch(fetch);
         self.read();
+    }
+
+    /// Entries below `index` are not needed any more, because a durable snapshot replaces them: whole segments go, in the
+    /// background, once the commit mark on disk covers them. Whoever fetches one then is told that it is missing.
+    pub fn drop_below(&mut self, index: LogIndex) {
+        self.journal.drop_below(index);
+        self.kick();
     }
 
     /// Whether [`PortableLog::mark`] would write anything.
@@ -293,6 +305,10 @@ impl Files {
                         preparer.prepare(bytes);
                         continue;
                     }
+                    Ok(Job::Retire(segment)) => {
+                        preparer.retire(segment);
+                        continue;
+                    }
                     Ok(Job::Rotate(next)) => {
                         preparer.make(next);
                         continue;
@@ -354,7 +370,6 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::LogIndex;
     use crate::latch_tests::{expect_latched, open_new, plan_of};
 
     #[test]

@@ -70,6 +70,22 @@ impl Positions {
         self.base.next()
     }
 
+    /// The entry before the first one on disk.
+    pub(crate) fn base(&self) -> LogIndex {
+        self.base
+    }
+
+    /// Everything up to `base` is gone, and with it all segments before `segment`.
+    pub(crate) fn begin_after(&mut self, base: LogIndex, segment: u64) {
+        assert!(base >= self.base && base <= self.last, "a log gets shorter at its front: {base}");
+        self.base = base;
+        self.marks.drain(..self.marks.partition_point(|mark| mark.at.segment < segment));
+        assert!(
+            self.marks.first().map_or(self.last == base, |mark| mark.first == base.next()),
+            "what is left begins with a mark"
+        );
+    }
+
     /// The last index on disk.
     pub(crate) fn last(&self) -> LogIndex {
         self.last

@@ -39,7 +39,7 @@
 //!                     let at = record.offset() as usize;
 //!                     record.fill(&mut self.state[at..at + BLOCK]);
 //!                 }
-//!                 Change::SetAside { segment } => { self.segments.remove(&segment); }
+//!                 Change::SetAside { segment } | Change::Remove { segment } => { self.segments.remove(&segment); }
 //!                 Change::Copy { .. } => {}
 //!                 Change::Zero { segment, from, until, length } => {
 //!                     let file = self.segments.get_mut(&segment).unwrap();

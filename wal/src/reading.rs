@@ -86,6 +86,12 @@ impl Reader {
         Some(Ok(read))
     }
 
+    /// A read of a segment that was dropped meanwhile finds no file, or another segment's bytes: that is no damage.
+    pub(crate) fn outdated(&self, map: &Positions) -> Option<FetchError> {
+        let from = self.active.as_ref().expect("a read was outstanding").fetch.from;
+        (from < map.first()).then(|| FetchError::Missing { from, first: map.first(), last: map.last() })
+    }
+
     /// What a read brought: another read, or the answer.
     pub(crate) fn handle_read(&mut self, result: Result<Bytes, FetchError>) -> Result<Read, LogEvent> {
         let active = self.active.as_mut().expect("a read was outstanding");

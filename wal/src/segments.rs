@@ -4,6 +4,11 @@
 //! flushed; rename; directory flushed; only then is the segment used. The zeros are real: allocated but
 //! unwritten blocks cost a second flush on every append. A thread of its own does this, because it takes as
 //! long as many flushes.
+//!
+//! A segment that the log dropped becomes the next spare ([`Maker::retire`]): renamed to `spare.tmp`, then overwritten with
+//! zeros like a new one. Its old bytes could never count (the nonce is in every hash), but only zeros say "nothing was
+//! written here", and recovery tells the end of the log from a torn write by them. What is saved is not the writing of zeros
+//! but the allocation: its blocks are there, so neither a full disk nor the filesystem's journal stands in the way.
 
 use crate::error::LogError;
 use crate::journal::Next;
@@ -13,7 +18,7 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -28,12 +33,14 @@ pub(crate) struct Maker {
     identity: Identity,
     /// Bytes of the spare, if there is one.
     spare: Option<u64>,
+    /// Bytes of a file under the spare's name that held a segment before, and still holds its bytes.
+    retired: Option<u64>,
     stop: Arc<AtomicBool>,
 }
 
 impl Maker {
     pub(crate) fn new(directory: PathBuf, handle: File, identity: Identity) -> Self {
-        Self { directory, handle, identity, spare: None, stop: Arc::default() }
+        Self { directory, handle, identity, spare: None, retired: None, stop: Arc::default() }
     }
 
     /// Writes the zeros of a segment to come.
@@ -46,7 +53,8 @@ impl Maker {
             return Ok(());
         }
         self.spare = None;
-        match self.write_zeros(bytes) {
+        let kept = self.retired.take() == Some(bytes);
+        match self.write_zeros(bytes, if kept { Blocks::Kept } else { Blocks::New }) {
             Ok(()) => {
                 self.spare = Some(bytes);
                 Ok(())
@@ -65,11 +73,33 @@ impl Maker {
         }
     }
 
-    fn write_zeros(&self, bytes: u64) -> io::Result<()> {
+    /// Takes a segment that the log no longer counts, durably: it is the next spare, unless there is one.
+    ///
+    /// Nothing depends on it: if it fails, or its rename is lost in a crash, the next opening removes what is left.
+    pub(crate) fn retire(&mut self, number: u64) {
+        let path = self.directory.join(segment_name(number));
+        let done = if self.spare.is_some() || self.retired.is_some() {
+            std::fs::remove_file(&path)
+        } else {
+            self.take_over(&path)
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, file = %path.display(), "a dropped segment stays until the next start");
+        }
+    }
+
+    fn take_over(&mut self, path: &Path) -> io::Result<()> {
+        let bytes = path.metadata()?.len();
+        std::fs::rename(path, self.directory.join(SPARE_NAME))?;
+        self.retired = Some(bytes);
+        Ok(())
+    }
+
+    fn write_zeros(&self, bytes: u64, blocks: Blocks) -> io::Result<()> {
         let file = OpenOptions::new()
             .write(true)
             .create(true)
-            .truncate(true)
+            .truncate(blocks == Blocks::New)
             .mode(0o600)
             .open(self.directory.join(SPARE_NAME))?;
         let zeros = vec![0; ZEROS.min(usize::try_from(bytes).unwrap_or(ZEROS))];
@@ -123,6 +153,13 @@ impl Maker {
     }
 }
 
+/// Whether the spare is written over blocks that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blocks {
+    New,
+    Kept,
+}
+
 fn nonce() -> io::Result<u128> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
@@ -131,6 +168,7 @@ fn nonce() -> io::Result<u128> {
 
 enum Order {
     Prepare(u64),
+    Retire(u64),
     Make(Next),
 }
 
@@ -159,6 +197,7 @@ impl Preparer {
                             tracing::warn!(%error, "the next segment could not be prepared; it is tried again when it is needed");
                         }
                     }
+                    Order::Retire(segment) => maker.retire(segment),
                     Order::Make(next) => {
                         if answers.send(maker.make(next)).is_err() {
                             return;
@@ -179,6 +218,10 @@ impl Preparer {
 
     pub(crate) fn prepare(&self, bytes: u64) {
         self.order(Order::Prepare(bytes));
+    }
+
+    pub(crate) fn retire(&self, segment: u64) {
+        self.order(Order::Retire(segment));
     }
 
     pub(crate) fn make(&self, next: Next) {

@@ -189,6 +189,9 @@ pub(super) fn describe(change: &Change) -> String {
             let name = segment_name(*segment);
             write!(text, "rename {name} to {name}.damaged")
         }
+        Change::Remove { segment } => {
+            write!(text, "remove {}, which a snapshot replaced", segment_name(*segment))
+        }
         Change::Copy { segment } => {
             let name = segment_name(*segment);
             write!(text, "keep a copy of {name} as {name}.damaged")

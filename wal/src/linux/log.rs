@@ -14,6 +14,7 @@ use super::ring::{Failure, Finished, JobId, Ring};
 use super::{Caching, Refusal, StartError, make_direct, set_caching};
 use crate::directory::{Claimed, relock};
 use crate::error::LogError;
+use crate::id::LogIndex;
 use crate::journal::{Journal, Step};
 use crate::open::Directory;
 use crate::plan::{Fetch, FetchError, LogEvent, LogStats, WritePlan};
@@ -188,6 +189,9 @@ impl UringLog {
     /// Queues the next write on the ring, if none is in flight; all queued plans that can share it do. The
     /// kernel sees it with the ring's next [`Ring::submit`] or [`Ring::wait`].
     pub fn kick(&mut self, ring: &mut Ring) {
+        while let Some(segment) = self.journal.poll_dropped() {
+            self.preparer.retire(segment);
+        }
         if let Some(bytes) = self.journal.poll_spare() {
             self.preparer.prepare(bytes);
         }
@@ -369,6 +373,13 @@ impl UringLog {
     pub fn fetch(&mut self, ring: &mut Ring, fetch: Fetch) {
         self.journal.fetch(fetch);
         self.read(ring);
+    }
+
+    /// Entries below `index` are not needed any more, because a durable snapshot replaces them: whole segments go, in the
+    /// background, once the commit mark on disk covers them. Whoever fetches one then is told that it is missing.
+    pub fn drop_below(&mut self, ring: &mut Ring, index: LogIndex) {
+        self.journal.drop_below(index);
+        self.kick(ring);
     }
 
     /// Whether [`UringLog::mark`] would write anything.

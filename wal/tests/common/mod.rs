@@ -134,6 +134,22 @@ impl Log {
         }
     }
 
+    /// An event, if there is one already.
+    pub fn poll_now(&mut self) -> Option<LogEvent> {
+        match &mut self.writer {
+            Writer::Portable(log, _) => {
+                log.kick();
+                log.poll()
+            }
+            #[cfg(target_os = "linux")]
+            Writer::Uring(log, ring) => {
+                log.kick(ring);
+                ring.submit().unwrap();
+                log.poll(ring)
+            }
+        }
+    }
+
     pub fn wait(&mut self, id: WriteId) {
         loop {
             match self.event() {
@@ -176,6 +192,14 @@ impl Log {
             Writer::Portable(log, _) => log.submit(plan),
             #[cfg(target_os = "linux")]
             Writer::Uring(log, _) => log.submit(plan),
+        }
+    }
+
+    pub fn drop_below(&mut self, index: LogIndex) {
+        match &mut self.writer {
+            Writer::Portable(log, _) => log.drop_below(index),
+            #[cfg(target_os = "linux")]
+            Writer::Uring(log, ring) => log.drop_below(ring, index),
         }
     }
 
