@@ -170,7 +170,7 @@ impl Corpus {
     }
 
     fn make(&mut self, next: Next, life: u64) -> SegmentHeader {
-        let header = next.header(IDENTITY, u128::from(next.number) << 64 | u128::from(life));
+        let header = next.header(IDENTITY, (u128::from(next.number) << 64) | u128::from(life));
         let mut file = vec![0; usize::try_from(next.bytes).expect("small")];
         header.fill(&mut file[..BLOCK]);
         self.segments.insert(next.number, file);
@@ -372,9 +372,9 @@ impl Corpus {
             for at in (part..length).step_by(parts) {
                 let byte = self.file(file)[at];
                 for bit in 0..8 {
-                    self.file_mut(file)[at] = byte ^ 1 << bit;
+                    self.file_mut(file)[at] = byte ^ (1 << bit);
                     let (what, outcome) = self.judged(file, at, 1);
-                    let outcome = outcome.unwrap_or_else(|| self.opened(file, at, &[byte ^ 1 << bit]));
+                    let outcome = outcome.unwrap_or_else(|| self.opened(file, at, &[byte ^ (1 << bit)]));
                     tally.add(what, outcome);
                 }
                 self.file_mut(file)[at] = byte;
@@ -390,7 +390,7 @@ impl Corpus {
             // Every other one in the small places.
             let (file, length) = files[if n % 8 == 0 { files.len() - 1 } else { random.below(files.len()) }];
             let at = random.below(if n % 4 == 1 { 2 * BLOCK } else { length });
-            let flipped = [self.file(file)[at] ^ 1 << random.below(8)];
+            let flipped = [self.file(file)[at] ^ (1 << random.below(8))];
             let (what, local) = self.local(file, at, &flipped);
             let opened = self.opened(file, at, &flipped);
             assert_eq!(local, opened, "{what}: {file:?} at {at}: the local judgement is the opening's");

@@ -69,9 +69,9 @@ pub enum Holder {
 #[derive(Debug)]
 pub enum Outlook {
     /// It opens, after these changes.
-    Whole(Opens),
+    Whole(Box<Opens>),
     /// A node alone refuses it. One with peers makes these changes, and knows what may be missing.
-    Repairable(Place, Opens),
+    Repairable(Place, Box<Opens>),
     /// No node opens it.
     Refused(Place),
 }
@@ -223,7 +223,7 @@ fn judge(
         Err(refused) => return Ok((Some(state), Outlook::Refused(place_of(refused, path)?))),
     };
     let damaged = opening.damaged().map(|damaged| damaged.place.clone());
-    let opens = carried_out(opening, path);
+    let opens = Box::new(carried_out(opening, path));
     let outlook = match damaged {
         None => Outlook::Whole(opens),
         Some(place) => Outlook::Repairable(place, opens),

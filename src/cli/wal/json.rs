@@ -43,7 +43,7 @@ pub(super) fn answer(look: &Look, segments: &[SegmentLook], writes: &[Vec<WriteL
             "clean": state.clean,
             "held": state.held.map(|held| held.to_string()),
         })),
-        "next_start": opens.map(next_start),
+        "next_start": opens.map(|opens| next_start(opens)),
         "segments": segments.iter().zip(writes).map(|(look, writes)| segment(look, writes)).collect::<Vec<_>>(),
         "others": look.others,
         "temporary": look.temporary,
