@@ -120,6 +120,8 @@ impl Log {
                     if let Some(event) = log.poll() {
                         return event;
                     }
+                    // What ended may have been a write without an event, and others wait for it.
+                    log.kick();
                     woken.recv_timeout(PATIENCE).expect("the writer answers");
                 }
                 #[cfg(target_os = "linux")]
@@ -128,6 +130,7 @@ impl Log {
                     if let Some(event) = log.poll(ring) {
                         return event;
                     }
+                    log.kick(ring);
                     ring.wait(Some(PATIENCE)).unwrap();
                 }
             }
@@ -147,6 +150,15 @@ impl Log {
                 ring.submit().unwrap();
                 log.poll(ring)
             }
+        }
+    }
+
+    /// Lets the writer get on: the ring does its linked operations when its owner looks at it.
+    pub fn get_on(&mut self) {
+        match &mut self.writer {
+            Writer::Portable(..) => std::thread::yield_now(),
+            #[cfg(target_os = "linux")]
+            Writer::Uring(_, ring) => ring.wait(Some(Duration::from_millis(1))).unwrap(),
         }
     }
 

@@ -14,12 +14,14 @@ use std::time::{Duration, UNIX_EPOCH};
 const ROOT: u64 = 1;
 /// The kernel keeps nothing: every read and write comes here.
 const DIRECT: u32 = 1;
+/// How much a write takes that is cut short.
+const SHORT: usize = 64 << 10;
 const NEVER: Duration = Duration::ZERO;
 
 /// What fails. Segments only, unless it says otherwise.
 #[derive(Default)]
 pub struct Faults {
-    /// The write after so many more fails with this error.
+    /// The write after so many more, which are cut short, fails with this error, and all that follow.
     pub write: Option<(usize, i32)>,
     /// The next flush fails with this error.
     pub flush: Option<i32>,
@@ -241,15 +243,15 @@ impl Filesystem for Memory {
         _lock: Option<u64>,
         reply: ReplyWrite,
     ) {
+        let mut data = data;
         if self.is_segment(ino) {
             let mut faults = self.faults.lock().unwrap();
             match &mut faults.write {
-                Some((0, errno)) => {
-                    let errno = *errno;
-                    faults.write = None;
-                    return reply.error(errno);
+                Some((0, errno)) => return reply.error(*errno),
+                Some((left, _)) => {
+                    *left -= 1;
+                    data = &data[..data.len().min(SHORT)];
                 }
-                Some((left, _)) => *left -= 1,
                 None => {}
             }
         }
