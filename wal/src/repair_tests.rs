@@ -466,3 +466,31 @@ fn a_whole_end_bounds_what_is_missing_exactly() {
     let held = disk.decide(Damage::Repairable).expect("repaired").held().expect("the end is gone");
     assert_eq!((held.term, held.index), (truth.hard_state.term, Held::ANY_INDEX));
 }
+
+/// The founders' entry is of term zero, and may be all that there was.
+#[test]
+fn the_loss_of_the_very_first_entry_is_remembered() {
+    let mut machine = Machine::new(24 << 10);
+    machine.term = Term::ZERO;
+    let first = machine.append(b"founders");
+    let mut disk = machine.close();
+    disk.file(Name::Segment(1))[BLOCK + 300] ^= 1;
+    let machine = disk.open_under(Damage::Repairable).expect("repaired");
+    assert_eq!(machine.journal_state().held, Some(Held::from(first.id())));
+    let machine = machine.close().open_under(Damage::Repairable).expect("whole");
+    assert_eq!(machine.journal_state().held, Some(Held::from(first.id())), "and read again");
+}
+
+/// The mark of an idle log does not delay what ends the idleness.
+#[test]
+fn a_plan_that_comes_before_the_mark_goes_first_and_alone() {
+    let mut machine = Machine::new(24 << 10);
+    machine.append(b"one");
+    machine.journal.mark();
+    let frame = machine.frame(b"two");
+    machine.submit(None, vec![frame], LogIndex::ZERO);
+    machine.start();
+    machine.finish();
+    assert!(!machine.start(), "nothing follows it but the next plan");
+    assert!(machine.journal.mark_owed());
+}

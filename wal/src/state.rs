@@ -117,7 +117,8 @@ impl StateRecord {
             && (self.newest_segment == 0 || self.newest_segment >= self.first_segment)
             // A commit mark speaks of what is flushed.
             && (self.log_mark > 0 || self.commit == LogIndex::ZERO)
-            && self.held.is_none_or(|held| held.term > Term::ZERO || held.index == LogIndex::ZERO)
+            // The founders' entry is of term zero; "any index" is of a term that somebody led.
+            && self.held.is_none_or(|held| held.term > Term::ZERO || held.index != Held::ANY_INDEX)
     }
 
     fn record(&self) -> Record {
