@@ -205,6 +205,8 @@ impl Journal {
         if self.latch.is_some() {
             return;
         }
+        // The log is idle no more: the mark would only make the next write wait.
+        self.marking = false;
         if let Some(first) = plan.frames.first() {
             let mut previous = first.previous();
             assert!(
