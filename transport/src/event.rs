@@ -46,7 +46,8 @@ impl fmt::Display for Lane {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The peer proved who it is and both lanes are open. Queues are empty: what was sent before is gone.
+    /// The peer proved who it is and both lanes are open. Queues are empty: what was sent before is gone. Nothing is sent
+    /// on this connection before this has been taken out.
     Connected {
         /// Who.
         peer: PeerId,

@@ -282,7 +282,7 @@ impl Transport {
     /// [`SendError`]; nothing was queued then.
     pub fn send(&mut self, peer: PeerId, lane: Lane, parts: &[Bytes]) -> Result<(), SendError> {
         let slot = self.find_peer(peer).ok_or(SendError::Unknown)?;
-        let at = self.peers[slot].up.ok_or(SendError::NotConnected)?;
+        let at = self.peers[slot].up.filter(|_| self.is_told(peer)).ok_or(SendError::NotConnected)?;
         let length = parts.iter().map(Bytes::len).sum::<usize>();
         let limit = self.config.max_message;
         let wire = u32::try_from(length).ok().filter(|_| length <= limit);
@@ -297,6 +297,13 @@ impl Transport {
         self.stats.messages_sent += 1;
         self.touch(at);
         Ok(())
+    }
+
+    /// Whether the caller has taken out the newest `Connected` of this peer. Until then it may not know that what the
+    /// peer's former life said is over, and must not speak to the new one.
+    fn is_told(&self, id: PeerId) -> bool {
+        // Mostly there are no events by the time anything is sent.
+        !self.events.iter().any(|event| matches!(event, Event::Connected { peer, .. } if *peer == id))
     }
 
     /// Bytes that wait to be handed to QUIC; up to a window (16 MiB and more) lies beyond, sent but not acknowledged.

@@ -293,3 +293,21 @@ fn a_shrinking_path_is_survived() {
     burst(&mut net);
     net.until(Duration::from_secs(30), "after", |net| net.node(2).received(Lane::Log).len() >= 40);
 }
+
+/// A caller that is behind with its events must not speak to a peer's new life before it has heard that it is one.
+#[test]
+fn nothing_is_sent_on_a_connection_that_the_caller_has_not_heard_of() {
+    let mut net = Net::cluster(5, FAIR, 2);
+    net.connect(1, 2);
+    let other = PeerId(2);
+    let hello = [Bytes::from_static(b"hello")];
+    let transport = net.transport(1);
+    transport.send(other, Lane::Log, &hello).expect("heard of");
+    // As if the peer had come back, with the news behind other events.
+    transport.events.push_back(Event::Connected { peer: PeerId(9), incarnation: 1 });
+    transport.send(other, Lane::Log, &hello).expect("another peer's news");
+    transport.events.push_back(Event::Connected { peer: other, incarnation: 2 });
+    assert_eq!(transport.send(other, Lane::Control, &hello), Err(crate::SendError::NotConnected));
+    while !matches!(transport.poll_event(), Some(Event::Connected { peer, .. }) if peer == other) {}
+    transport.send(other, Lane::Log, &hello).expect("heard of");
+}
