@@ -42,17 +42,48 @@ pub(super) enum Doubt {
     Damaged(Held),
 }
 
+/// What decides whether a node that starts may have forgotten what it acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub struct Past {
+    /// It will acknowledge from memory.
+    pub in_memory: bool,
+    /// It has done so since its last clean end, whatever it is to do now.
+    pub was_in_memory: bool,
+    /// Its log was closed in order.
+    pub was_clean: bool,
+    /// The last entry on its disk.
+    pub last: LogIndex,
+    /// What the disk lost, if it did.
+    pub held: Option<Held>,
+}
+
+impl Past {
+    /// How the directory was run last decides, not how it is run now. Nothing is acknowledged from memory before the
+    /// first entry is on disk, so that an empty log is not one that forgot.
+    #[must_use]
+    pub fn standing(self) -> Standing {
+        let fresh = self.last == LogIndex::ZERO && self.held.is_none();
+        let forgetful = (self.in_memory || self.was_in_memory) && !self.was_clean && !fresh;
+        if forgetful { Standing::Suspect } else { Standing::Whole }
+    }
+
+    /// Whether the next start has to ask the same question.
+    #[must_use]
+    pub fn is_marked(self) -> bool {
+        self.in_memory || self.standing() == Standing::Suspect
+    }
+}
+
 impl Doubt {
-    pub(super) fn of(restored: &Restored, durability: Durability) -> Self {
+    pub(super) fn of(restored: &Restored) -> Self {
         let reached = restored.hard_state.term;
         let anything = |held: Held| Held { term: held.term.max(reached), index: Held::ANY_INDEX };
         match (restored.held, restored.standing) {
             (None, Standing::Whole) => Self::None,
             (None, Standing::Suspect) => Self::Forgot,
-            // What was held says what was on the disk. What was only in memory may have reached further.
-            (Some(held), Standing::Suspect) if durability == Durability::MemFirst => {
-                Self::Damaged(anything(held))
-            }
+            // What was held says what was on the disk. What was only in memory may have reached further, however the
+            // node is run now.
+            (Some(held), Standing::Suspect) => Self::Damaged(anything(held)),
             (Some(held), _) => Self::Damaged(held),
             (None, Standing::Damaged) => Self::Damaged(anything(Held::default())),
         }
@@ -179,5 +210,37 @@ impl Raft {
         self.doubt = Doubt::None;
         self.whole_at = None;
         self.became_whole = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wal::Term;
+
+    #[test]
+    fn whoever_acknowledged_from_memory_and_did_not_end_in_order_is_a_suspect_however_it_runs_now() {
+        use Standing::{Suspect, Whole};
+        for (in_memory, was_in_memory, was_clean, standing, marked) in [
+            (false, false, false, Whole, false),
+            (false, false, true, Whole, false),
+            (false, true, false, Suspect, true),
+            (false, true, true, Whole, false),
+            (true, false, false, Suspect, true),
+            (true, false, true, Whole, true),
+            (true, true, false, Suspect, true),
+            (true, true, true, Whole, true),
+        ] {
+            let past = Past { in_memory, was_in_memory, was_clean, last: LogIndex(1), held: None };
+            assert_eq!((past.standing(), past.is_marked()), (standing, marked), "{past:?}");
+            let fresh = Past { last: LogIndex::ZERO, ..past };
+            assert_eq!(fresh.standing(), Whole, "nothing was acknowledged yet");
+            let held = Some(Held { term: Term(2), index: LogIndex(5) });
+            assert_eq!(
+                Past { held, ..fresh }.standing(),
+                standing,
+                "it lost all it had, it never had nothing"
+            );
+        }
     }
 }

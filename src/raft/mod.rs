@@ -38,6 +38,7 @@ mod transfer;
 #[cfg(feature = "sim")]
 pub mod untimed;
 
+pub use doubt::Past;
 pub use membership::{Membership, MembershipError};
 pub use message::Message;
 pub use random::Random;
@@ -379,7 +380,7 @@ impl Raft {
             agreed: LogIndex::ZERO,
             last_timestamp: 0,
             promised_until: None,
-            doubt: Doubt::of(&restored, config.durability),
+            doubt: Doubt::of(&restored),
             whole_at: None,
             became_whole: false,
             suspects: BTreeSet::new(),
@@ -561,6 +562,11 @@ impl Raft {
         );
         self.submitted = self.hard;
         self.became_whole = false;
+        // The log's repair relies on it: a term that no state record names has no entries (`wal`, `damage.rs`).
+        assert!(
+            frames.iter().all(|frame| frame.term() <= self.submitted.term),
+            "no entry is written before a hard state of its term"
+        );
         let write = Write { id: self.next_write, hard_state, frames, commit: self.log.commit(), notes, then };
         self.next_write = WriteId(self.next_write.0 + 1);
         self.outputs.push_back(Output::Write(write));

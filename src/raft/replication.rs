@@ -4,7 +4,7 @@ use super::log::Comparison;
 use super::message::{Append, AppendOutcome, Appended, Body, Message};
 use super::progress::Mode;
 use super::timer::Timer;
-use super::{Durability, Fetch, Halt, Now, Output, Raft, Role};
+use super::{Durability, FOUNDING, Fetch, Halt, Now, Output, Raft, Role};
 use thiserror::Error;
 use wal::{EntryId, Frame, FrameBuilder, LogIndex, NodeId, Term};
 
@@ -177,7 +177,7 @@ impl Raft {
         assert!(self.log.commit() <= self.log.last().index, "what is decided is in the log");
         let accepted = Body::Appended(Appended { outcome: AppendOutcome::Accepted { matched }, probe });
         let unflushed = self.log.last().index.0 - self.log.durable().0;
-        if (self.config.durability == Durability::MemFirst && unflushed <= self.config.unflushed_entries)
+        if (self.acknowledges_unflushed() && unflushed <= self.config.unflushed_entries)
             || matched <= self.log.durable()
             || wal::mutant!("ack_before_durable")
         {
@@ -185,6 +185,12 @@ impl Raft {
         } else {
             self.send_after_write(from, accepted);
         }
+    }
+
+    /// Whether what is in memory counts. Not before the founding entry is on disk: after a crash an empty log is one that
+    /// has acknowledged nothing ([`Past`](super::Past)).
+    fn acknowledges_unflushed(&self) -> bool {
+        self.config.durability == Durability::MemFirst && self.log.durable() >= FOUNDING
     }
 
     /// Whether the frames follow each other from `previous`, in terms that exist.
@@ -293,12 +299,11 @@ impl Raft {
     pub(super) fn advance_commit(&mut self, now: Now) {
         let Role::Leader(leading) = &self.role else { return };
         // The leader counts itself for what is on its own disk, like everyone else.
-        let own =
-            if self.config.durability == Durability::MemFirst || wal::mutant!("leader_counts_itself_early") {
-                self.log.last().index
-            } else {
-                self.log.durable()
-            };
+        let own = if self.acknowledges_unflushed() || wal::mutant!("leader_counts_itself_early") {
+            self.log.last().index
+        } else {
+            self.log.durable()
+        };
         let reached = self.membership().reached_by_quorum(|id| {
             if id == self.config.id { own.0 } else { leading.progress.get(&id).map_or(0, |p| p.matched.0) }
         });

@@ -15,7 +15,7 @@ use super::{clock, tokio};
 use crate::api::{StartError, StopReason};
 use crate::config::{Configuration, Durability, TlsMode};
 use crate::node::{self, Node};
-use crate::raft::{self, Membership, Restored, message::Standing};
+use crate::raft::{self, Membership, Past, Restored};
 use parking_lot::Mutex;
 use std::any::Any;
 use std::io;
@@ -283,10 +283,12 @@ fn recover(
         in_memory: configuration.durability == Durability::MemFirst,
         was_in_memory: memory_mark::is_set(&order.data_dir)?,
         was_clean: recovered.was_clean(),
-        fresh: recovered.last().index == wal::LogIndex::ZERO && recovered.held().is_none(),
+        last: recovered.last().index,
+        held: recovered.held(),
     };
     let standing = past.standing();
-    memory_mark::set(&order.data_dir, past.mark())?;
+    let mark = if past.is_marked() { memory_mark::Mark::Set } else { memory_mark::Mark::Absent };
+    memory_mark::set(&order.data_dir, mark)?;
     let restored = Restored {
         hard_state: recovered.hard_state(),
         commit: recovered.commit(),
@@ -310,35 +312,6 @@ fn recover(
     }
     let founders = Membership::of_voters(voters).map_err(|error| StartError::Members(error.to_string()))?;
     Ok((restoring.begin(clock::now(), &founders), directory))
-}
-
-/// What decides whether a node may have forgotten what it acknowledged.
-#[derive(Clone, Copy, Debug)]
-struct Past {
-    /// It will acknowledge from memory.
-    in_memory: bool,
-    /// It has done so since its last clean end, whatever it is to do now.
-    was_in_memory: bool,
-    was_clean: bool,
-    /// It never had an entry.
-    fresh: bool,
-}
-
-impl Past {
-    /// How the directory was run last decides, not how it is run now.
-    fn standing(self) -> Standing {
-        let forgetful = (self.in_memory || self.was_in_memory) && !self.was_clean && !self.fresh;
-        if forgetful { Standing::Suspect } else { Standing::Whole }
-    }
-
-    /// Whether the next start has to ask the same question.
-    fn mark(self) -> memory_mark::Mark {
-        if self.in_memory || self.standing() == Standing::Suspect {
-            memory_mark::Mark::Set
-        } else {
-            memory_mark::Mark::Absent
-        }
-    }
 }
 
 /// A file beside the log that says: this node has acknowledged from memory since its last clean end.
@@ -497,26 +470,6 @@ impl Seeds {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn whoever_acknowledged_from_memory_and_did_not_end_in_order_is_a_suspect_however_it_runs_now() {
-        use Standing::{Suspect, Whole};
-        use memory_mark::Mark::{Absent, Set};
-        for (in_memory, was_in_memory, was_clean, standing, mark) in [
-            (false, false, false, Whole, Absent),
-            (false, false, true, Whole, Absent),
-            (false, true, false, Suspect, Set),
-            (false, true, true, Whole, Absent),
-            (true, false, false, Suspect, Set),
-            (true, false, true, Whole, Set),
-            (true, true, false, Suspect, Set),
-            (true, true, true, Whole, Set),
-        ] {
-            let past = Past { in_memory, was_in_memory, was_clean, fresh: false };
-            assert_eq!((past.standing(), past.mark()), (standing, mark), "{past:?}");
-            assert_eq!(Past { fresh: true, ..past }.standing(), Whole, "nothing was acknowledged yet");
-        }
-    }
 
     #[test]
     fn the_mark_is_where_it_was_put() {

@@ -353,8 +353,40 @@ fn one_that_ran_in_memory_and_counts_on_disks_now_waits_for_its_disk_and_a_new_t
 
 #[test]
 fn damaged_in_memory_first_nothing_bounds_what_was_acknowledged() {
-    let node = Single::restored(3, Standing::Suspect, Some(HELD), Durability::MemFirst);
-    assert_eq!(node.raft.held(), Some(Held { term: Term(3), index: Held::ANY_INDEX }));
+    // Run from the disk now, it has acknowledged from memory before.
+    for durability in [Durability::MemFirst, Durability::DiskFirst] {
+        let node = Single::restored(3, Standing::Suspect, Some(HELD), durability);
+        let anything = Held { term: Term(3), index: Held::ANY_INDEX };
+        assert_eq!(node.raft.held(), Some(anything), "{durability:?}");
+        assert_eq!(node.raft.term(), Term(4), "{durability:?}: only a later leader's entry ends the doubt");
+    }
+}
+
+/// After a crash an empty log is taken for one that never acknowledged anything.
+#[test]
+fn nothing_is_acknowledged_from_memory_before_the_first_entry_is_on_disk() {
+    let mut node = Single::first_started(Durability::MemFirst);
+    let accepts = |node: &mut Single| {
+        let said = std::mem::take(&mut node.said);
+        said.iter().any(|(_, message)| matches!(message.body, Body::Appended(_)))
+    };
+    let mut previous = node.raft.log().last();
+    let mut append = |node: &mut Single| {
+        let head = FrameHead { group: GroupId::FIRST, term: Term(1), previous, timestamp_ms: 0 };
+        let frame = FrameBuilder::noop(head);
+        let append = Append { previous, frames: vec![frame.clone()], commit: LogIndex(1), probe: 0 };
+        previous = frame.id();
+        node.hear(2, 1, Body::Append(append));
+    };
+    for _ in 0..3 {
+        append(&mut node);
+        assert!(!accepts(&mut node), "neither its term nor its first entry is on disk");
+    }
+    node.flush();
+    assert!(accepts(&mut node));
+    append(&mut node);
+    assert!(accepts(&mut node), "from now on memory counts");
+    assert!(!node.writes.is_empty(), "and the disk follows");
 }
 
 /// Crashes, partitions and damage; at no time does a majority lack what it acknowledged.

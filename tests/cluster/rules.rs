@@ -17,7 +17,38 @@ pub(super) struct Single {
     pub(super) said: Vec<(NodeId, Message)>,
 }
 
+fn config(durability: Durability) -> Config {
+    Config {
+        id: NodeId(1),
+        cluster: ClusterId(1),
+        group: GroupId::FIRST,
+        seed: 1,
+        heartbeat: Duration::from_millis(50),
+        election_timeout: Duration::from_millis(250),
+        drift_bound_ppm: 100_000,
+        append_bytes: 1 << 20,
+        in_flight_bytes: 1 << 20,
+        durability,
+        unflushed_entries: 32,
+    }
+}
+
 impl Single {
+    /// Node 1 of three, started for the first time.
+    pub(super) fn first_started(durability: Durability) -> Self {
+        super::world::choose_mutant();
+        let empty = Restored {
+            hard_state: HardState::default(),
+            commit: LogIndex(0),
+            standing: Standing::Whole,
+            held: None,
+        };
+        let mut raft = Raft::new(config(durability), empty);
+        let now = Now { mono: Mono(1), wall_ms: 0 };
+        raft.begin(now, &Membership::of_voters([1, 2, 3].map(NodeId)).expect("valid"));
+        Self { raft, now, writes: Vec::new(), said: Vec::new() }
+    }
+
     /// Node 1 of three, whose log holds the founding entry and one entry of term 1.
     fn with_an_entry_of_term_1() -> Self {
         Self::restored(1, Standing::Whole, None, Durability::DiskFirst)
@@ -31,19 +62,7 @@ impl Single {
         durability: Durability,
     ) -> Self {
         super::world::choose_mutant();
-        let config = Config {
-            id: NodeId(1),
-            cluster: ClusterId(1),
-            group: GroupId::FIRST,
-            seed: 1,
-            heartbeat: Duration::from_millis(50),
-            election_timeout: Duration::from_millis(250),
-            drift_bound_ppm: 100_000,
-            append_bytes: 1 << 20,
-            in_flight_bytes: 1 << 20,
-            durability,
-            unflushed_entries: 32,
-        };
+        let config = config(durability);
         let founders = Membership::of_voters([1, 2, 3].map(NodeId)).expect("valid");
         let start = origin(config.cluster, config.group);
         let head = |previous, term| FrameHead { group: GroupId::FIRST, term, previous, timestamp_ms: 0 };
