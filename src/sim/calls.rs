@@ -74,6 +74,10 @@ impl World {
                 self.open_session(client);
                 Ok(())
             }
+            Mode::Open(session) if self.client_dice.below(100) == 0 => {
+                self.close_session(client, session.id);
+                Ok(())
+            }
             Mode::Plain | Mode::Open(_) => self.begin(client),
         }
     }
@@ -104,6 +108,17 @@ impl World {
         self.feed(at, Input::Propose { ticket: Ticket(ticket), command });
     }
 
+    /// A client lets go of its session; whatever comes of that, it opens another.
+    fn close_session(&mut self, client: usize, session: u64) {
+        self.clients[client].mode = Mode::Opening;
+        let at = self.clients[client].at;
+        if self.members[&at].is_up() {
+            let ticket = self.ticket(client, CallId(0), at);
+            self.feed(at, Input::Propose { ticket: Ticket(ticket), command: client::close_session(session) });
+        }
+        self.wait_client(client, self.plan.load.think);
+    }
+
     fn begin(&mut self, client: usize) -> Result<(), Violation> {
         let wild = self.plan.has_wild_clocks();
         let lease_reads = if wild { LeaseReads::Forbidden } else { LeaseReads::Allowed };
@@ -127,7 +142,8 @@ impl World {
         };
         let command = if writes {
             let plain = client::command(ask, self.plan.load.padding).expect("small");
-            session.map_or(plain.clone(), |session| client::in_session(session, &plain))
+            let late = self.plan.load.unacknowledged;
+            session.map_or(plain.clone(), |session| client::in_session(session, late, &plain))
         } else {
             Bytes::new()
         };
@@ -293,8 +309,8 @@ impl World {
 
     fn end_call(&mut self, client: usize, answer: &Answer) -> Result<(), Violation> {
         let open = self.clients[client].open.take().expect("a call is open");
-        if matches!(answer, Answer::Unknown) && open.session.is_some() {
-            // A number that may still be used is never used for something else.
+        if matches!(answer, Answer::Unknown) && open.session.is_some() && self.plan.load.unacknowledged == 0 {
+            // A number that may still be used is never used for something else. Others go on with the next number.
             self.clients[client].mode = Mode::Opening;
         }
         self.observe(&Observation::Answered { call: open.call, answer })?;

@@ -151,9 +151,17 @@ pub(super) fn open_session(timeout: Duration) -> Bytes {
     out.freeze()
 }
 
-/// A command in a session: its client asks one thing at a time, so everything before it is answered.
-pub(super) fn in_session((session, sequence): (u64, u64), command: &Bytes) -> Bytes {
-    let stamp = Stamp { session: SessionId(session), sequence, first_unanswered: sequence };
+/// The command that closes one.
+pub(super) fn close_session(session: u64) -> Bytes {
+    let mut out = BytesMut::new();
+    kv::encode_close_session(SessionId(session), &mut out);
+    out.freeze()
+}
+
+/// A command in a session. Its client asks one thing at a time, and says late that it has seen the answers.
+pub(super) fn in_session((session, sequence): (u64, u64), unacknowledged: u64, command: &Bytes) -> Bytes {
+    let first_unanswered = sequence.saturating_sub(unacknowledged).max(1);
+    let stamp = Stamp { session: SessionId(session), sequence, first_unanswered };
     let mut out = BytesMut::new();
     kv::encode_in_session(stamp, command, &mut out).expect("a command that changes keys");
     out.freeze()

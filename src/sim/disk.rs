@@ -10,7 +10,7 @@ use super::dice::Dice;
 use super::fault::Fault;
 use super::observation::{End, Truth, Verdict};
 use super::world::CLUSTER;
-use crate::raft::{Durability, Restored, message::Standing};
+use crate::raft::{Durability, Past, Restored};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use wal::pure::{self, BLOCK, Change, Damage, Journal, Next, Rules, SECTOR, SegmentFile, Step};
@@ -72,6 +72,10 @@ pub(super) struct Disk {
     truth: Truth,
     /// An opening has found damage, and none has been through since.
     repair_begun: bool,
+    /// A state record says that the last of `placed` was flushed.
+    tail_is_marked: bool,
+    /// The file that says that acknowledgements were given from memory.
+    memory_mark: bool,
     armed: Option<Fault>,
     read_fails: bool,
     fails: bool,
@@ -94,6 +98,8 @@ impl Disk {
             placed: Vec::new(),
             truth: Truth::default(),
             repair_begun: false,
+            tail_is_marked: true,
+            memory_mark: false,
             armed: None,
             read_fails: false,
             fails: false,
@@ -168,12 +174,21 @@ impl Disk {
             // What an earlier life was told of is no news.
             repairing: self.repair_begun,
         };
-        // As `runtime/start.rs` decides it.
-        let forgetful = durability == Durability::MemFirst && !was_clean;
-        let fresh = tail.last().index == LogIndex::ZERO && held.is_none();
-        let standing = if forgetful && !fresh { Standing::Suspect } else { Standing::Whole };
-        let restored =
-            Restored { hard_state: tail.state().hard_state, commit: tail.commit(), standing, held };
+        let past = Past {
+            in_memory: durability == Durability::MemFirst,
+            was_in_memory: self.memory_mark,
+            was_clean,
+            last: tail.last().index,
+            held,
+        };
+        self.memory_mark = past.is_marked();
+        let restored = Restored {
+            hard_state: tail.state().hard_state,
+            commit: tail.commit(),
+            standing: past.standing(),
+            held,
+        };
+        self.tail_is_marked = true;
         let end = tail.segments().last().expect("a log has a segment").number;
         let offset = usize::try_from(tail.offset()).expect("small");
         self.placed.retain(|placed| (placed.segment, placed.offset) < (end, offset) || placed.bytes == 0);
@@ -289,6 +304,13 @@ impl Disk {
         true
     }
 
+    /// The log is idle: its next write says how far it is flushed. False if that is said already.
+    pub(super) fn mark(&mut self) -> bool {
+        let Some(journal) = &mut self.journal else { return false };
+        journal.mark();
+        journal.mark_owed()
+    }
+
     pub(super) fn fail_next(&mut self) {
         self.fails = true;
         self.armed = None;
@@ -314,7 +336,9 @@ impl Disk {
                 for (name, at, image) in std::mem::take(&mut self.pending) {
                     self.file(name)[at..at + image.len()].copy_from_slice(&image);
                 }
-                self.journal.as_mut().expect("just seen").handle_written();
+                let journal = self.journal.as_mut().expect("just seen");
+                journal.handle_written();
+                self.tail_is_marked = !journal.mark_owed();
                 if let Some((segment, offset, bytes)) = envelope {
                     let first = self.first_entry_flushed();
                     self.placed.push(Placed { segment, offset, bytes, first });
@@ -438,6 +462,7 @@ impl Disk {
             let at = usize::try_from(offset).expect("small");
             journal.fill_state(&mut self.state[at..at + BLOCK]);
             journal.handle_written();
+            self.tail_is_marked = true;
         }
     }
 
@@ -465,13 +490,14 @@ impl Disk {
 
     /// Damages something durable; says what, or nothing if there is nothing that may be damaged.
     pub(super) fn damage(&mut self, fault: Fault, dice: &mut Dice) -> Option<String> {
-        if self.truth.damaged_from.is_some() {
+        // Mostly one at a time; sometimes another before anybody has looked.
+        if self.truth.damaged_from.is_some() && dice.below(4) != 0 {
             return None;
         }
         match dice.below(12) {
             0 => self.damage_copies(fault, dice),
             1 if fault != Fault::Stale => self.damage_header(dice),
-            2 if fault == Fault::Zero && dice.below(4) == 0 => Some(self.lose_state(dice)),
+            2 if fault != Fault::Stale && dice.below(4) == 0 => Some(self.lose_state(fault, dice)),
             _ => self.damage_envelope(fault, dice),
         }
     }
@@ -496,11 +522,29 @@ impl Disk {
     }
 
     /// A whole slot: perhaps a vote is lost.
-    fn lose_state(&mut self, dice: &mut Dice) -> String {
+    fn lose_state(&mut self, fault: Fault, dice: &mut Dice) -> String {
         let slot = dice.index(2);
-        self.state[slot * BLOCK..(slot + 1) * BLOCK].fill(0);
+        let range = slot * BLOCK..(slot + 1) * BLOCK;
+        let how = match fault {
+            Fault::Flip => {
+                for at in range.step_by(SECTOR) {
+                    let bit = dice.index(400 * 8);
+                    self.state[at + bit / 8] ^= 1 << (bit % 8);
+                }
+                "a bit flipped in every copy"
+            }
+            Fault::Misdirect => {
+                let other = (1 - slot) * BLOCK;
+                self.state.copy_within(other..other + BLOCK, range.start);
+                "overwritten with the other one"
+            }
+            _ => {
+                self.state[range].fill(0);
+                "zeroed"
+            }
+        };
         self.truth.damaged_from = Some(LogIndex::ZERO);
-        format!("state slot {slot} lost")
+        format!("state slot {slot} lost: {how}")
     }
 
     fn damage_header(&mut self, dice: &mut Dice) -> Option<String> {
@@ -518,8 +562,10 @@ impl Disk {
     }
 
     fn damage_envelope(&mut self, fault: Fault, dice: &mut Dice) -> Option<String> {
-        // The last one is spared: nothing durable says yet that it was flushed.
-        let at = dice.index(self.placed.len().checked_sub(1).filter(|&n| n > 0)?);
+        // The last one is spared while nothing durable says that it was flushed.
+        let spared = usize::from(!self.tail_is_marked);
+        let candidates = self.placed.len().checked_sub(spared).filter(|&n| n > 0)?;
+        let at = if dice.below(4) == 0 { candidates - 1 } else { dice.index(candidates) };
         let Placed { segment, offset, bytes, .. } = self.placed[at];
         let elsewhere = self.placed[dice.index(self.placed.len())];
         if !self.segments.contains_key(&segment) || !self.segments.contains_key(&elsewhere.segment) {
@@ -553,7 +599,7 @@ impl Disk {
         if self.segments[&segment][block..block + BLOCK] == before[..] {
             return None;
         }
-        self.truth.damaged_from = Some(first);
+        self.truth.damaged_from = Some(self.truth.damaged_from.map_or(first, |before| before.min(first)));
         Some(format!("{what} in segment {segment} at byte {block}, in the write of entry {first}"))
     }
 }

@@ -92,6 +92,8 @@ faults! {
     Stale = "stale",
     /// Something durable was overwritten with what belongs elsewhere.
     Misdirect = "misdirect",
+    /// A member says, under its own name, what no member can say: indices and terms that are not.
+    Contradict = "contradict",
     /// A leader is asked to hand over.
     Transfer = "transfer",
 }

@@ -33,6 +33,8 @@ pub(super) struct Member {
     pub life: u64,
     /// When its next turn is due, if one is.
     pub turn_at: Option<Instant>,
+    /// When to look whether its log is idle; moves with every write.
+    pub mark_at: Option<Instant>,
     /// The lease as readers on other threads see it.
     pub lease: Option<Mono>,
     /// It dies after so many more effects.

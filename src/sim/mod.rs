@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `world`, `turn`, `member`, `schedule` | the driver: events in order, a node's loop |
 //! | `plan`, `fault`, `nemesis` | what a run meets, drawn from its seed, and when |
+//! | `contradiction` | a member that says what cannot be |
 //! | `network`, `disk`, `clock`, `dice` | the machines' parts |
 //! | `client`, `calls` | who asks, and what may be concluded from an answer |
 //! | `observation`, `oracle` | what the judges are told, and the judges |
@@ -33,6 +34,7 @@ mod calls;
 pub mod campaign;
 mod client;
 mod clock;
+mod contradiction;
 mod dice;
 mod disk;
 pub mod exhaustive;

@@ -109,6 +109,7 @@ impl World {
             }
             Fault::Flip | Fault::Zero | Fault::Stale | Fault::Misdirect => Ok(self.damage(fault, target)),
             Fault::Transfer => self.hand_over(target),
+            Fault::Contradict => Ok(self.contradict(target)),
         }
     }
 
@@ -146,7 +147,7 @@ impl World {
         Ok(())
     }
 
-    fn other(&mut self, id: NodeId) -> NodeId {
+    pub(super) fn other(&mut self, id: NodeId) -> NodeId {
         let count = self.plan.members;
         if count == 1 {
             return id;

@@ -72,6 +72,9 @@ pub(super) struct Load {
     pub sessions: u64,
     /// Log time after which an unused session ends.
     pub session_timeout: Duration,
+    /// How many answers of its session a client has seen and not acknowledged. If any, it also goes on in its session after
+    /// a command of unknown outcome.
+    pub unacknowledged: u64,
     /// Bytes by which values are padded, at most.
     pub padding: u64,
     /// Shares of put, swap, delete, linearizable, lease and eventual reads.
@@ -90,6 +93,8 @@ pub(super) struct Plan {
     pub turn: (u64, u64),
     /// How long entries take to be applied, and how often that is noticeable.
     pub apply: (u64, u64),
+    /// A log without writes for this long marks its end.
+    pub idle: u64,
     pub drift: u64,
     pub load: Load,
     /// Mean time between two faults of a kind.
@@ -121,6 +126,7 @@ impl Plan {
         let load = draw_load(dice, orders);
         let safety = dice.pick(&[1_000, 2_000, 3_000, 3_000, 5_000, 10_000]) * MS;
         let victims = draw_victims(dice, members);
+        let idle = dice.pick(&[20, 100, 1_000]) * MS;
         let drift = 50_000;
         faults.retain(|fault, _| !orders.without.contains(fault) && (rough || !is_of_lines(*fault)));
         let rate = |fault, ppm| if faults.contains_key(&fault) { ppm } else { 0 };
@@ -142,6 +148,7 @@ impl Plan {
             flush,
             turn: (2 * US, 40 * US),
             apply: (10 * US, dice.pick(&[50 * US, 5 * MS, 50 * MS])),
+            idle,
             drift: if faults.contains_key(&Fault::Drift) { drift } else { 0 },
             load,
             faults,
@@ -201,7 +208,7 @@ fn draw_knobs(dice: &mut Dice) -> Knobs {
 }
 
 fn draw_load(dice: &mut Dice, orders: &Orders) -> Load {
-    let clients = dice.pick(&[1, 2, 4, 6, 8, 8]);
+    let clients = dice.pick(&[1, 2, 4, 6, 8, 8, 8, 24]);
     Load {
         clients: orders.clients.map_or(clients, |most| clients.min(most)),
         keys: dice.pick(&[1, 2, 5, 20]),
@@ -209,6 +216,7 @@ fn draw_load(dice: &mut Dice, orders: &Orders) -> Load {
         patience: dice.pick(&[300, 1_000, 3_000]) * MS,
         sessions: dice.pick(&[0, 50, 100, 100]),
         session_timeout: Duration::from_millis(dice.pick(&[1_000, 10_000, 60_000])),
+        unacknowledged: dice.pick(&[0, 0, 1, 10]),
         padding: dice.pick(&[0, 0, 40, 100]),
         mix: [
             dice.between(1, 10),

@@ -43,7 +43,22 @@ impl World {
         if node.poll_timeout().is_some_and(|due| due <= now.mono) {
             node.handle(now, Input::Timeout);
         }
+        self.mark_if_idle(id);
         self.carry_out_and_rest(id)
+    }
+
+    /// A log that has been idle for a while marks its end.
+    fn mark_if_idle(&mut self, id: NodeId) {
+        let (now, idle) = (self.now, self.plan.idle);
+        let member = self.members.get_mut(&id).expect("a member of the run");
+        if member.mark_at.take_if(|at| *at <= now).is_none() {
+            return;
+        }
+        if !member.writes.is_empty() {
+            member.mark_at = Some(Instant(now.0 + idle));
+        } else if member.disk.mark() {
+            self.judges.mark(Mark::IdleMarked);
+        }
     }
 
     /// Entries are applied: what follows from them comes out.
@@ -74,7 +89,9 @@ impl World {
         let at = if more {
             Some(Instant(self.now.0 + self.dice.between(self.plan.turn.0, self.plan.turn.1)))
         } else {
-            due.and_then(|due| member.clock.when(due, Instant(self.now.0 + 1)))
+            let due = due.and_then(|due| member.clock.when(due, Instant(self.now.0 + 1)));
+            let mark = member.mark_at.map(|at| at.max(Instant(self.now.0 + 1)));
+            [due, mark].into_iter().flatten().min()
         };
         if let Some(at) = at {
             self.wake(id, at);
@@ -98,6 +115,7 @@ impl World {
                 Output::Write(write) => {
                     member.disk.submit(write.plan());
                     member.writes.push_back(write);
+                    member.mark_at = Some(Instant(self.now.0 + self.plan.idle));
                 }
                 Output::Send { to, message } => self.send(id, to, message)?,
                 Output::Fetch(fetch) => {
@@ -176,10 +194,17 @@ impl World {
         let node = member.node.as_ref().expect("it sends");
         let sent = Observation::Sent { node, to, message: &message, disk: member.disk.truth() };
         self.judges.observe(self.now, &sent)?;
+        // As the transport does it: nothing goes out on a connection that the node has not heard of.
+        let heard_of =
+            !member.inbox.iter().any(|input| matches!(input, Input::Connected(peer) if *peer == to));
         let schedule = &mut self.schedule;
-        let refused = self.network.send(self.now, (id, to), message, |at, parcel| {
-            schedule.add(at, Event::Deliver(Box::new(parcel)));
-        });
+        let refused = if heard_of {
+            self.network.send(self.now, (id, to), message, |at, parcel| {
+                schedule.add(at, Event::Deliver(Box::new(parcel)));
+            })
+        } else {
+            Err(message)
+        };
         if let Err(message) = refused {
             let member = self.members.get_mut(&id).expect("a member of the run");
             let now = member.clock.now(self.now);

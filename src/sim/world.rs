@@ -388,6 +388,7 @@ impl World {
         member.writes.clear();
         member.inbox.clear();
         member.turn_at = None;
+        member.mark_at = None;
         member.lease = None;
         member.dies_after = None;
         member.disk_job += 1;
@@ -500,6 +501,7 @@ fn member(id: NodeId, plan: &Plan, dice: &mut Dice) -> Member {
         inbox: std::collections::VecDeque::new(),
         life: 0,
         turn_at: None,
+        mark_at: None,
         lease: None,
         dies_after: None,
         dies_again: 0,

@@ -104,6 +104,8 @@ marks! {
     Diverged = "halted: logs diverged",
     /// A node stopped because its disk failed.
     DiskLatched = "halted: the disk failed",
+    /// An idle log marked its end.
+    IdleMarked = "idle log marked its end",
     /// The world saw a new segment begun.
     Rotated = "segment rotated",
 }
