@@ -29,7 +29,7 @@
 use super::message::{Candidacy, Standing};
 use super::quorum::{Ballot, Tally};
 use super::{Durability, Raft, Restored};
-use wal::{HardState, Held, LogIndex, NodeId};
+use wal::{HardState, Held, LogIndex, NodeId, Term};
 
 /// What a node does not know about its own past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,18 +51,20 @@ pub struct Past {
     pub was_in_memory: bool,
     /// Its log was closed in order.
     pub was_clean: bool,
-    /// The last entry on its disk.
+    /// The term on its disk.
+    pub term: Term,
+    /// The last entry there.
     pub last: LogIndex,
     /// What the disk lost, if it did.
     pub held: Option<Held>,
 }
 
 impl Past {
-    /// How the directory was run last decides, not how it is run now. Nothing is acknowledged from memory before the
-    /// first entry is on disk, so that an empty log is not one that forgot.
+    /// How the directory was run last decides, not how it is run now. Nothing is acknowledged from memory before a term
+    /// and the first entry are on disk: whoever has none of the one or of the other has nothing to forget.
     #[must_use]
     pub fn standing(self) -> Standing {
-        let fresh = self.last == LogIndex::ZERO && self.held.is_none();
+        let fresh = (self.term == Term::ZERO || self.last == LogIndex::ZERO) && self.held.is_none();
         let forgetful = (self.in_memory || self.was_in_memory) && !self.was_clean && !fresh;
         if forgetful { Standing::Suspect } else { Standing::Whole }
     }
@@ -216,7 +218,6 @@ impl Raft {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wal::Term;
 
     #[test]
     fn whoever_acknowledged_from_memory_and_did_not_end_in_order_is_a_suspect_however_it_runs_now() {
@@ -231,10 +232,13 @@ mod tests {
             (true, true, false, Suspect, true),
             (true, true, true, Whole, true),
         ] {
-            let past = Past { in_memory, was_in_memory, was_clean, last: LogIndex(1), held: None };
+            let past =
+                Past { in_memory, was_in_memory, was_clean, term: Term(1), last: LogIndex(1), held: None };
             assert_eq!((past.standing(), past.is_marked()), (standing, marked), "{past:?}");
             let fresh = Past { last: LogIndex::ZERO, ..past };
-            assert_eq!(fresh.standing(), Whole, "nothing was acknowledged yet");
+            for fresh in [fresh, Past { term: Term::ZERO, ..past }] {
+                assert_eq!(fresh.standing(), Whole, "nothing was acknowledged yet");
+            }
             let held = Some(Held { term: Term(2), index: LogIndex(5) });
             assert_eq!(
                 Past { held, ..fresh }.standing(),

@@ -283,6 +283,7 @@ fn recover(
         in_memory: configuration.durability == Durability::MemFirst,
         was_in_memory: memory_mark::is_set(&order.data_dir)?,
         was_clean: recovered.was_clean(),
+        term: recovered.hard_state().term,
         last: recovered.last().index,
         held: recovered.held(),
     };

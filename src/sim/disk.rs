@@ -178,6 +178,7 @@ impl Disk {
             in_memory: durability == Durability::MemFirst,
             was_in_memory: self.memory_mark,
             was_clean,
+            term: tail.state().hard_state.term,
             last: tail.last().index,
             held,
         };
@@ -478,6 +479,11 @@ impl Disk {
         self.armed = None;
         self.fails = false;
         self.read_fails = false;
+    }
+
+    /// Whether the write on its way will fail.
+    pub(super) fn is_failing(&self) -> bool {
+        self.fails
     }
 
     pub(super) fn is_armed_for_write(&self) -> bool {

@@ -466,8 +466,8 @@ impl World {
         if self.plan.durability == Durability::DiskFirst {
             return true;
         }
-        let forgot =
-            self.members.iter().filter(|(other, member)| **other == id || !member.remembers()).count();
+        let forgets = |member: &Member| !member.remembers() || member.disk.is_failing();
+        let forgot = self.members.iter().filter(|(other, member)| **other == id || forgets(member)).count();
         forgot * 2 < self.members.len()
     }
 }
