@@ -10,6 +10,7 @@ fn seeds() -> u64 {
 }
 
 #[test]
+#[allow(clippy::print_stdout, reason = "the table of the campaign")]
 fn no_seed_of_a_short_campaign_breaks_a_promise() {
     let mut sums = Sums::default();
     for seed in 0..seeds() {
