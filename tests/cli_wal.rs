@@ -266,7 +266,8 @@ fn each_kind_of_damage_has_its_place_and_what_to_do() {
 
 #[test]
 fn a_lost_vote_is_refused_under_every_rule() {
-    let cases: [(fn(&Path), &str); 3] = [
+    type Damage = fn(&Path);
+    let cases: [(Damage, &str); 3] = [
         (|dir| overwrite(dir, "state", 0, &[0; 4096]), "state at byte 0"),
         (|dir| overwrite(dir, "state", 0, &[0; 8192]), "state at byte 0"),
         (

@@ -198,7 +198,7 @@ pub fn segment(input: &[u8]) -> Verdict {
                     nonce += 1;
                     opening.handle_made(next.header(IDENTITY, nonce));
                 }
-                Change::State(_) | Change::SetAside { .. } | Change::Copy { .. } => {}
+                Change::State(_) | Change::SetAside { .. } | Change::Copy { .. } | Change::Remove { .. } => {}
             }
         }
         let tail = opening.finish();
