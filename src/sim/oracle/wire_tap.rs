@@ -8,7 +8,9 @@
 //! | an acknowledged append (`DiskFirst`) | the entry that the sender's log has there, or a later term |
 //!
 //! A later term on the disk excuses the rest: the promise was durable, and has been overruled since by something that is
-//! durable, too. `MemFirst` acknowledges from memory: there the entry is in the log.
+//! durable, too. An acknowledgement whose sender has since followed a leader of a later term in memory is as one that was
+//! long on its way: what it speaks of is on the disk, and cannot be decided any more, since whoever elected that leader
+//! lacked it. `MemFirst` acknowledges from memory: there the entry is in the log.
 //!
 //! `TimeoutNow` promises that its sender's lease is over. It cannot see what a message leaves unsaid.
 
@@ -76,7 +78,12 @@ pub(super) fn tap(leaving: Leaving<'_>) -> Outcome {
         }
         Body::Appended(Appended { outcome: AppendOutcome::Accepted { matched }, .. }) => {
             let Some(at) = position(matched) else { return Ok(()) };
+            let overruled = leaving.log.last().is_some_and(|last| last.term > term);
             let (promised, held) = match leaving.durability {
+                _ if overruled => {
+                    let held = leaving.flushed.get(at);
+                    (held.filter(|held| held.term <= term), held)
+                }
                 Durability::DiskFirst => (leaving.log.get(at), leaving.flushed.get(at)),
                 Durability::MemFirst => (leaving.log.get(at), leaving.log.get(at)),
             };
@@ -165,5 +172,28 @@ mod tests {
         };
         assert!(tap(leaving).is_err());
         tap(Leaving { leased: false, ..leaving }).expect("the lease is over");
+    }
+
+    #[test]
+    fn an_acknowledgement_may_outlive_its_entry_in_memory_but_not_on_disk() {
+        for durability in [Durability::DiskFirst, Durability::MemFirst] {
+            let say = |flushed: &[EntryId]| {
+                let later = log(&[1, 1, 5]);
+                let (from, to, message) = (NodeId(1), NodeId(2), accepted(3));
+                tap(Leaving {
+                    from,
+                    to,
+                    message: &message,
+                    disk: VOTED,
+                    flushed,
+                    log: &later,
+                    leased: false,
+                    durability,
+                })
+            };
+            say(&log(&[1, 1, 4])).expect("the disk has what was promised in term 4");
+            assert!(say(&log(&[1, 1])).is_err(), "nothing is there");
+            assert!(say(&log(&[1, 1, 5])).is_err(), "another is there");
+        }
     }
 }
