@@ -7,7 +7,7 @@
 //!
 //! Assumes: nothing. Bytes that are not a command are answered [`Reply::Refused`], on every replica alike.
 //!
-//! A change that must not happen twice is asked for in a [session](session): a client that got no answer sends the same
+//! A change that must not happen twice is asked for in a [session]: a client that got no answer sends the same
 //! bytes again, and gets the first answer. The module states the rules, limits and what a client has to do.
 //!
 //! Deliberately not here: clocks (time is what the log says, [`Store::advance_to`]), threads, randomness, I/O; leases and
