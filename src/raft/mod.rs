@@ -706,6 +706,8 @@ impl Raft {
         self.proving_from = self.next_write;
         // What was to be written from there on will not be; a later frame supersedes what already was.
         self.draft.frames.retain(|frame| frame.index() < from);
+        // Nor is what would have been said of it: it would leave with a write that does not hold what it promises.
+        self.draft.then.retain(|(_, message)| message.acceptance().is_none_or(|(matched, _)| matched < from));
         while self.memberships.last().is_some_and(|&(index, _)| index >= from) {
             self.memberships.pop();
         }

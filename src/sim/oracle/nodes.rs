@@ -204,6 +204,7 @@ impl Judges {
             flushed: &seat.flushed.log,
             log: &seat.log,
             leased: matches!(message.body, Body::TimeoutNow) && node.raft().lease().is_some(),
+            reached: node.raft().term(),
             durability: self.durability,
         })?;
         let raft::Message { term, body } = message;
