@@ -96,8 +96,8 @@ pub enum Standing {
     Whole,
     /// It acknowledged from memory (`MemFirst`) and did not stop cleanly: the tail may be missing. It takes no part in
     /// elections until a leader has filled the gap, or until a majority stands as it does (then a majority lost its
-    /// memory together, the one case in which `MemFirst` promises nothing; half of an even group is neither, and waits). "Together" means: each lost it before the
-    /// one before it had been filled again, whether or not at the same moment.
+    /// memory together, the one case in which `MemFirst` promises nothing; half of an even group is neither, and waits).
+    /// "Together" means: each lost it before the one before it had been filled again, whether or not at the same moment.
     Suspect,
     /// Its disk lost what was durable. It does not stand for election, and votes only for logs that have at least what
     /// it held, until a leader has repaired it.

@@ -52,13 +52,7 @@ impl Sums {
         self.calls += other.calls;
         self.injected.add(&other.injected);
         self.hash ^= other.hash;
-        let (sum, traffic) = (&mut self.traffic, other.traffic);
-        sum.sent += traffic.sent;
-        sum.delivered += traffic.delivered;
-        sum.lost += traffic.lost;
-        sum.duplicated += traffic.duplicated;
-        sum.replayed += traffic.replayed;
-        sum.reordered += traffic.reordered;
+        self.traffic.add(&other.traffic);
         self.verdicts.merge(&other.verdicts);
     }
 

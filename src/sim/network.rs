@@ -45,6 +45,19 @@ pub struct Traffic {
     pub reordered: u64,
 }
 
+impl Traffic {
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Self) {
+        let Self { sent, delivered, lost, duplicated, replayed, reordered } = *other;
+        self.sent += sent;
+        self.delivered += delivered;
+        self.lost += lost;
+        self.duplicated += duplicated;
+        self.replayed += replayed;
+        self.reordered += reordered;
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Network {
     pub lines: Lines,

@@ -36,7 +36,6 @@ fn config(durability: Durability) -> Config {
 impl Single {
     /// Node 1 of three, started for the first time.
     pub(super) fn first_started(durability: Durability) -> Self {
-        super::world::choose_mutant();
         let empty = Restored {
             hard_state: HardState::default(),
             commit: LogIndex(0),
@@ -61,7 +60,6 @@ impl Single {
         held: Option<Held>,
         durability: Durability,
     ) -> Self {
-        super::world::choose_mutant();
         let config = config(durability);
         let founders = Membership::of_voters([1, 2, 3].map(NodeId)).expect("valid");
         let start = origin(config.cluster, config.group);

@@ -190,19 +190,12 @@ pub struct World {
     pub tally: Tally,
 }
 
-/// In a build with `--cfg zoo`, `D_ENGINE_MUTANT` names the bug that is in.
-pub fn choose_mutant() {
-    #[cfg(zoo)]
-    wal::mutant::choose(&std::env::var("D_ENGINE_MUTANT").unwrap_or_default());
-}
-
 fn key_of(value: usize) -> String {
     format!("key-{value:06}")
 }
 
 impl World {
     pub fn new(seed: u64, size: u64, faults: Faults, durability: Durability) -> Self {
-        choose_mutant();
         let mut world = Self {
             seed,
             random: Random::from_seed(seed),

@@ -43,8 +43,6 @@ pub(crate) struct Found {
 
 impl Disk {
     pub(crate) fn new(segment_bytes: u64) -> Self {
-        #[cfg(zoo)]
-        crate::mutant::choose(&std::env::var("D_ENGINE_MUTANT").unwrap_or_default());
         let (_, state) = state::initial_file(IDENTITY);
         Self { state, segments: BTreeMap::new(), segment_bytes, nonce: 1 << 64 }
     }
