@@ -153,6 +153,11 @@ pub enum CommandError {
         /// The lowest number it does not acknowledge.
         first_unanswered: u64,
     },
+    /// A range whose end is not behind its start.
+    #[error(
+        "the range's end is not behind its start, no key can be in it: name an end that is greater, or none"
+    )]
+    Range,
     /// A command about sessions inside a session's command.
     #[error("a session's command holds the tag {0}: only commands that change keys can be in a session")]
     NotInSession(u8),

@@ -34,7 +34,10 @@
 
 mod codec;
 mod command;
+mod event;
 mod key;
+pub mod lease;
+mod range;
 mod reply;
 pub mod session;
 #[cfg(test)]
@@ -43,12 +46,17 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod time;
+pub mod txn;
 
 pub use command::{
     Command, CommandError, Expected, ExpectedRef, Limits, encode_close_session, encode_compare_and_swap,
     encode_delete, encode_in_session, encode_open_session, encode_put,
 };
+pub use event::{Event, Events, RevisionError};
+pub use lease::{Attach, LEASE_TTL, LeaseError, LeaseId, LeaseLimits, LeaseStatus};
+pub use range::{KeyRange, Order, PAGE_BYTES, PAGE_KEYS, RangePage, RangeQuery, Select};
 pub use reply::{Presence, Reply, ReplyError};
 pub use session::{Numbering, SESSION_TIMEOUT, SessionError, SessionId, SessionLimits, Stamp};
 pub use store::{KeyValue, Page, Revision, Store};
 pub use time::LogTime;
+pub use txn::{Compare, Op, OpReply, Relation, Target, Txn, TxnReply};

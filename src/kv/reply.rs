@@ -277,6 +277,7 @@ fn refusal(error: CommandError) -> (u8, u64, u64) {
         CommandError::SessionTimeout { found } => (9, found.as_secs(), found.subsec_nanos().into()),
         CommandError::SessionNumbers { sequence, first_unanswered } => (10, sequence, first_unanswered),
         CommandError::NotInSession(tag) => (11, tag.into(), 0),
+        CommandError::Range => (12, 0, 0),
     }
 }
 
@@ -301,6 +302,7 @@ fn read_refusal(reader: &mut Reader<'_>) -> Result<CommandError, ReplyError> {
         }
         10 => CommandError::SessionNumbers { sequence: one, first_unanswered: two },
         11 => CommandError::NotInSession(byte),
+        12 => CommandError::Range,
         value => return Err(ReplyError::Field { field: "refusal", value }),
     })
 }
