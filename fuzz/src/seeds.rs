@@ -79,6 +79,7 @@ pub fn reply() -> Seeds {
         create_revision: Revision(2),
         modify_revision: Revision(5),
         version: 3,
+        lease: None,
     };
     [
         ("put", Reply::Put { revision }),

@@ -228,6 +228,7 @@ impl Reply {
                         create_revision: revision(&mut reader)?,
                         modify_revision: revision(&mut reader)?,
                         version: reader.u64()?,
+                        lease: None,
                     }),
                     value => return Err(ReplyError::Field { field: "presence", value }),
                 },

@@ -5,6 +5,7 @@
 
 use super::command::{ChangeRef, CommandError, CommandRef, ExpectedRef, Limits};
 use super::key::Key;
+use super::lease::LeaseId;
 use super::reply::{Presence, Reply};
 use super::session::{SessionLimits, Sessions, Stamp, Verdict};
 use super::time::LogTime;
@@ -51,6 +52,8 @@ pub struct KeyValue {
     pub modify_revision: Revision,
     /// How many changes it has had since it was created, that one included: 1 for a new key.
     pub version: u64,
+    /// The lease that it lives as long as.
+    pub lease: Option<LeaseId>,
 }
 
 /// A part of what a scan found, in the order of keys (bytewise).
@@ -78,6 +81,7 @@ impl Entry {
             create_revision: self.create_revision,
             modify_revision: self.modify_revision,
             version: self.version,
+            lease: None,
         }
     }
 }

@@ -18,7 +18,7 @@ fn shown(bytes: &[u8]) -> String {
 }
 
 fn shown_kv(kv: &KeyValue) -> String {
-    let KeyValue { key, value, create_revision, modify_revision, version } = kv;
+    let KeyValue { key, value, create_revision, modify_revision, version, .. } = kv;
     format!(
         "{}={} created {create_revision} changed {modify_revision} version {version}",
         shown(key),
@@ -399,6 +399,7 @@ impl Model {
             create_revision: old.as_ref().map_or(now, |old| old.create_revision),
             modify_revision: now,
             version: old.map_or(0, |old| old.version) + 1,
+            lease: None,
         });
         now
     }
@@ -491,7 +492,7 @@ fn a_session_error() -> impl Strategy<Value = SessionError> {
 fn a_reply() -> impl Strategy<Value = Reply> {
     let kv = (a_key(), a_value(), any::<[u64; 3]>()).prop_map(|(key, value, [create, modify, version])| {
         let (create_revision, modify_revision) = (Revision(create), Revision(modify));
-        KeyValue { key, value, create_revision, modify_revision, version }
+        KeyValue { key, value, create_revision, modify_revision, version, lease: None }
     });
     let revision = any::<u64>().prop_map(Revision);
     let error = (0..11, any::<u32>(), any::<u8>()).prop_map(|(which, number, byte)| {
