@@ -47,6 +47,7 @@ mod store;
 mod tests;
 mod time;
 pub mod txn;
+pub mod watch;
 
 pub use command::{
     Command, CommandError, Expected, ExpectedRef, Limits, encode_close_session, encode_compare_and_swap,
@@ -60,3 +61,4 @@ pub use session::{Numbering, SESSION_TIMEOUT, SessionError, SessionId, SessionLi
 pub use store::{KeyValue, Page, Revision, Store};
 pub use time::LogTime;
 pub use txn::{Compare, Op, OpReply, Relation, Target, Txn, TxnReply};
+pub use watch::{Filter, WatchError, WatchItem, WatchQuery};
