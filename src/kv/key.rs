@@ -3,15 +3,16 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 /// As many as fit where a long key has its pointer, length and padding, with 24 bytes in all.
 const INLINE: usize = 22;
 
-/// Ordered by its bytes, as `Borrow` demands.
+/// Ordered by its bytes, as `Borrow` demands. The history names the same keys again and again: a clone shares a long one.
 #[derive(Clone, Debug)]
 pub(super) enum Key {
     Short { length: u8, bytes: [u8; INLINE] },
-    Long(Box<[u8]>),
+    Long(Arc<[u8]>),
 }
 
 impl Key {

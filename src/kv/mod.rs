@@ -34,9 +34,13 @@
 
 mod codec;
 mod command;
+mod edit;
+mod entry;
 mod event;
+mod history;
 mod key;
 pub mod lease;
+mod past;
 mod range;
 mod reply;
 pub mod session;
@@ -54,8 +58,11 @@ pub use command::{
     encode_delete, encode_in_session, encode_open_session, encode_put,
 };
 pub use event::{Event, Events, RevisionError};
+pub use history::Retention;
 pub use lease::{Attach, LEASE_TTL, LeaseError, LeaseId, LeaseLimits, LeaseStatus};
-pub use range::{KeyRange, Order, PAGE_BYTES, PAGE_KEYS, RangePage, RangeQuery, Select};
+#[allow(unused_imports, reason = "watches read it")]
+pub(crate) use past::{Change, Previous};
+pub use range::{COUNT_KEYS, KeyRange, Order, PAGE_BYTES, PAGE_KEYS, RangePage, RangeQuery, Select};
 pub use reply::{Presence, Reply, ReplyError};
 pub use session::{Numbering, SESSION_TIMEOUT, SessionError, SessionId, SessionLimits, Stamp};
 pub use store::{KeyValue, Page, Revision, Store};

@@ -5,6 +5,7 @@
 use super::command::CommandError;
 use super::store::{KeyValue, Revision};
 use bytes::Bytes;
+use std::ops::Bound;
 
 /// The keys from a start up to an end, or up to the last one. Never empty by construction: some key could be in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +84,10 @@ impl KeyRange {
         self.end.as_deref()
     }
 
+    pub(super) fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
+        (Bound::Included(self.start()), self.end().map_or(Bound::Unbounded, Bound::Excluded))
+    }
+
     /// Whether `key` is in it.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
@@ -132,8 +137,8 @@ pub enum Select {
 pub struct RangeQuery {
     /// Which keys.
     pub range: KeyRange,
-    /// The most keys wanted in one page, at least 1. A page holds at most [`PAGE_KEYS`] keys and about [`PAGE_BYTES`] bytes
-    /// whatever is asked.
+    /// The most keys wanted in one page, at least 1. A page holds at most [`PAGE_KEYS`] keys and about [`PAGE_BYTES`] bytes,
+    /// or counts at most [`COUNT_KEYS`], whatever is asked.
     pub limit: usize,
     /// From which end.
     pub order: Order,
@@ -145,8 +150,11 @@ pub struct RangeQuery {
     pub after: Option<Bytes>,
 }
 
-/// Keys in one page, at most. A page that only counts counts at most a hundred times as many.
+/// Keys in one page, at most.
 pub const PAGE_KEYS: usize = 10_000;
+
+/// Keys that a page which only counts stands for, at most.
+pub const COUNT_KEYS: usize = 100 * PAGE_KEYS;
 
 /// Bytes of keys and values in one page: it ends with the first key that reaches them.
 pub const PAGE_BYTES: usize = 4 << 20;
@@ -156,7 +164,24 @@ impl RangeQuery {
     #[must_use]
     pub fn new(range: KeyRange) -> Self {
         let (order, select) = (Order::Ascending, Select::Whole);
-        Self { range, limit: PAGE_KEYS, order, select, revision: None, after: None }
+        Self { range, limit: usize::MAX, order, select, revision: None, after: None }
+    }
+
+    /// From where to where in the order of keys; `None` when `after` leaves nothing.
+    pub(super) fn bounds(&self) -> Option<(Bound<&[u8]>, Bound<&[u8]>)> {
+        let (start, end) = self.range.bounds();
+        let Some(after) = self.after.as_deref() else { return Some((start, end)) };
+        let behind_start = after >= self.range.start();
+        let before_end = self.range.end().is_none_or(|end| after < end);
+        match self.order {
+            Order::Ascending if !behind_start => Some((start, end)),
+            Order::Ascending => before_end.then_some((Bound::Excluded(after), end)),
+            Order::Descending if !before_end => Some((start, end)),
+            // Nothing is before the start.
+            Order::Descending => {
+                (behind_start && after != self.range.start()).then_some((start, Bound::Excluded(after)))
+            }
+        }
     }
 
     /// At most `limit` keys a page.

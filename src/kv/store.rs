@@ -1,60 +1,19 @@
-//! The store: an ordered map in memory, one revision, one digest.
+//! The store: an ordered map in memory, one revision, one digest, and what each command does to them.
 //!
 //! A stored key or value owns its bytes. It could share the frame it came in, but then one small value would keep a
-//! frame of a megabyte alive for as long as the key exists.
+//! frame of a megabyte alive for as long as the key exists. Reading is in `past`, changing in `edit`.
 
 use super::command::{ChangeRef, CommandError, CommandRef, ExpectedRef, Limits};
+use super::edit::Effect;
+use super::entry::Entry;
+pub use super::entry::{KeyValue, Revision};
+use super::history::{History, Retention};
 use super::key::Key;
-use super::lease::LeaseId;
 use super::reply::{Presence, Reply};
 use super::session::{SessionLimits, Sessions, Stamp, Verdict};
 use super::time::LogTime;
-use bytes::{BufMut, Bytes};
 use std::collections::BTreeMap;
-use std::fmt;
-use std::ops::Bound;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
-
-/// The number of a change. Dense, unique and rising in the order of application; an empty store is at 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Revision(pub u64);
-
-impl Revision {
-    /// Where a store that nothing was put into stands.
-    pub const EMPTY: Self = Self(1);
-
-    /// The one that follows.
-    ///
-    /// # Panics
-    /// At `u64::MAX`, which no running system reaches: one a nanosecond lasts 584 years.
-    #[must_use]
-    pub fn next(self) -> Self {
-        Self(self.0.checked_add(1).expect("a 64-bit counter does not end"))
-    }
-}
-
-impl fmt::Display for Revision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A key with what is stored under it. Cloning shares the bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyValue {
-    /// The key.
-    pub key: Bytes,
-    /// Its value.
-    pub value: Bytes,
-    /// The change that created the key, since it was last absent.
-    pub create_revision: Revision,
-    /// The newest change of the key.
-    pub modify_revision: Revision,
-    /// How many changes it has had since it was created, that one included: 1 for a new key.
-    pub version: u64,
-    /// The lease that it lives as long as.
-    pub lease: Option<LeaseId>,
-}
+use xxhash_rust::xxh3::xxh3_64;
 
 /// A part of what a scan found, in the order of keys (bytewise).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,36 +24,16 @@ pub struct Page {
     pub more: bool,
 }
 
-#[derive(Clone, Debug)]
-struct Entry {
-    value: Bytes,
-    create_revision: Revision,
-    modify_revision: Revision,
-    version: u64,
-}
-
-impl Entry {
-    fn with_key(&self, key: &Key) -> KeyValue {
-        KeyValue {
-            key: Bytes::copy_from_slice(key.as_slice()),
-            value: self.value.clone(),
-            create_revision: self.create_revision,
-            modify_revision: self.modify_revision,
-            version: self.version,
-            lease: None,
-        }
-    }
-}
-
 /// The state that the log builds.
 #[derive(Clone, Debug)]
 pub struct Store {
-    entries: BTreeMap<Key, Entry>,
+    pub(super) entries: BTreeMap<Key, Entry>,
     /// Invariant: the modify revision of no entry is above it.
-    revision: Revision,
-    digest: u128,
+    pub(super) revision: Revision,
+    pub(super) digest: u128,
     /// Invariant: the sum of the lengths of all keys and values.
-    bytes: u64,
+    pub(super) bytes: u64,
+    pub(super) history: History,
     sessions: Sessions,
     /// Asked by `check` only, never by `apply`.
     admitted: Limits,
@@ -127,6 +66,7 @@ impl Store {
             revision: Revision::EMPTY,
             digest: 0,
             bytes: 0,
+            history: History::new(Retention::DEFAULT),
             sessions: Sessions::new(SessionLimits::MAX),
             admitted,
         }
@@ -136,6 +76,13 @@ impl Store {
     #[cfg(test)]
     pub(super) fn with_session_limits(limits: SessionLimits) -> Self {
         Self { sessions: Sessions::new(limits), ..Self::new() }
+    }
+
+    /// The same store, which keeps as much of its history as `retention` says.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.history.set_retention(retention);
+        self
     }
 
     /// Whether `command` may be proposed: well formed, and within the limits that this store was made with.
@@ -150,6 +97,7 @@ impl Store {
     /// unused for too long by then end. Log time never falls; an earlier `to` changes nothing.
     pub fn advance_to(&mut self, to: LogTime) {
         self.sessions.advance(to, &mut self.digest);
+        self.history.advance(self.sessions.now(), self.revision);
     }
 
     /// Applies one encoded command. Bytes that are no command within [`Limits::MAX`] are answered
@@ -195,31 +143,19 @@ impl Store {
     }
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> Revision {
-        let revision = self.advance(Effect::Set { key, value });
-        let value = Bytes::copy_from_slice(value);
-        self.bytes += value.len() as u64;
-        if let Some(entry) = self.entries.get_mut(key) {
-            self.bytes -= entry.value.len() as u64;
-            entry.value = value;
-            entry.modify_revision = revision;
-            entry.version += 1;
-        } else {
-            self.bytes += key.len() as u64;
-            let entry = Entry { value, create_revision: revision, modify_revision: revision, version: 1 };
-            self.entries.insert(Key::from(key), entry);
-        }
-        revision
+        let mut edit = self.edit();
+        edit.put(key, value, None);
+        edit.finish()
     }
 
     fn delete(&mut self, key: &[u8]) -> Reply {
-        let Some(entry) = self.entries.remove(key) else {
-            if wal::mutant!("delete_absent_takes_revision") {
-                self.advance(Effect::Remove { key });
-            }
-            return Reply::Deleted { revision: self.revision, before: Presence::Absent };
-        };
-        self.bytes -= (key.len() + entry.value.len()) as u64;
-        Reply::Deleted { revision: self.advance(Effect::Remove { key }), before: Presence::Present }
+        let mut edit = self.edit();
+        let before = if edit.delete(key) { Presence::Present } else { Presence::Absent };
+        edit.finish();
+        if wal::mutant!("delete_absent_takes_revision") && before == Presence::Absent {
+            self.skip_revision(key);
+        }
+        Reply::Deleted { revision: self.revision, before }
     }
 
     fn compare_and_swap(&mut self, key: &[u8], expected: ExpectedRef<'_>, value: &[u8]) -> Reply {
@@ -240,72 +176,15 @@ impl Store {
             current = None;
         }
         if wal::mutant!("noop_takes_revision") {
-            self.advance(Effect::Remove { key });
+            self.skip_revision(key);
         }
         Reply::NotSwapped { revision: self.revision, current }
     }
 
-    /// Takes the next revision for `effect` and chains it into the digest.
-    fn advance(&mut self, effect: Effect<'_>) -> Revision {
+    /// Takes a revision that no change has: a bug that some mutants have.
+    fn skip_revision(&mut self, key: &[u8]) {
         self.revision = self.revision.next();
-        self.digest = effect.chain(self.digest, self.revision);
-        self.revision
-    }
-
-    /// What is stored under `key`.
-    #[must_use]
-    pub fn get(&self, key: &[u8]) -> Option<KeyValue> {
-        self.entries.get_key_value(key).map(|(key, entry)| entry.with_key(key))
-    }
-
-    /// What is stored under each of `keys`, in their order, all at the store's one revision.
-    #[must_use]
-    pub fn get_multi(&self, keys: &[impl AsRef<[u8]>]) -> Vec<Option<KeyValue>> {
-        keys.iter().map(|key| self.get(key.as_ref())).collect()
-    }
-
-    /// The first `limit` keys that start with `prefix`. An empty prefix is every key's.
-    ///
-    /// ```
-    /// # use bytes::BytesMut;
-    /// # use d_engine::kv::{Store, encode_put};
-    /// let mut store = Store::new();
-    /// for key in ["lock/a", "lock/b", "lock/c", "other"] {
-    ///     let mut command = BytesMut::new();
-    ///     encode_put(key.as_bytes(), b"", &mut command)?;
-    ///     store.apply(&command);
-    /// }
-    /// let first = store.scan_prefix(b"lock/", 2);
-    /// assert_eq!(first.items.iter().map(|item| &item.key[..]).collect::<Vec<_>>(), [b"lock/a", b"lock/b"]);
-    /// assert!(first.more);
-    ///
-    /// let rest = store.scan_prefix_after(b"lock/", &first.items[1].key, 2);
-    /// assert_eq!(&rest.items[0].key[..], b"lock/c");
-    /// assert!(!rest.more);
-    /// # Ok::<(), d_engine::kv::CommandError>(())
-    /// ```
-    #[must_use]
-    pub fn scan_prefix(&self, prefix: &[u8], limit: usize) -> Page {
-        self.page(Bound::Included(prefix), prefix, limit)
-    }
-
-    /// The first `limit` keys that start with `prefix` and come after `after`: the page that follows one that ended
-    /// there. `after` need not exist any more.
-    #[must_use]
-    pub fn scan_prefix_after(&self, prefix: &[u8], after: &[u8], limit: usize) -> Page {
-        // All keys that sort before `prefix` and are after `after` do not start with it.
-        let from = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
-        self.page(from, prefix, limit)
-    }
-
-    fn page(&self, from: Bound<&[u8]>, prefix: &[u8], limit: usize) -> Page {
-        // Keys that share a prefix are neighbours in bytewise order: the first one without it ends the scan.
-        let mut found = self
-            .entries
-            .range::<[u8], _>((from, Bound::Unbounded))
-            .take_while(|(key, _)| key.as_slice().starts_with(prefix));
-        let items = found.by_ref().take(limit).map(|(key, entry)| entry.with_key(key)).collect();
-        Page { items, more: found.next().is_some() }
+        self.digest = Effect::Remove { key }.chain(self.digest, self.revision);
     }
 
     /// The revision of the newest change.
@@ -357,31 +236,5 @@ impl Store {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
-    }
-}
-
-/// What a command did, without the way it was asked for: a put and a successful compare-and-swap to the same value have
-/// one effect.
-#[derive(Clone, Copy)]
-enum Effect<'a> {
-    Set { key: &'a [u8], value: &'a [u8] },
-    Remove { key: &'a [u8] },
-}
-
-impl Effect<'_> {
-    /// Key and value are hashed apart, so that no byte can move from one to the other unseen, and nothing is copied.
-    fn chain(self, previous: u128, revision: Revision) -> u128 {
-        let (kind, key, value) = match self {
-            Self::Set { key, value } => (1, key, value),
-            Self::Remove { key } => (2, key, &[][..]),
-        };
-        let mut link = [0_u8; 64];
-        let mut out = &mut link[..];
-        out.put_u128_le(previous);
-        out.put_u64_le(revision.0);
-        out.put_u64_le(kind);
-        out.put_u128_le(xxh3_128(key));
-        out.put_u128_le(xxh3_128(value));
-        xxh3_128(&link)
     }
 }
