@@ -4,6 +4,7 @@ use super::entry::{Entry, KeyValue, Revision};
 use super::history::{Before, Left, Position};
 use super::key::Key;
 use super::lease::LeaseId;
+use super::past::PageLimits;
 use super::range::{KeyRange, RangePage, RangeQuery};
 use super::store::Store;
 use bytes::{BufMut, Bytes};
@@ -99,8 +100,8 @@ impl Edit<'_> {
 
     /// Reads a range as changed so far; the query's revision is not looked at. The page's revision is the edit's if that has
     /// changed something, and the next page reads what it left when it was finished.
-    pub fn read(&self, query: &RangeQuery) -> RangePage {
-        self.store.page(query, self.store.revision)
+    pub fn read(&self, query: &RangeQuery, limits: PageLimits) -> RangePage {
+        self.store.page(query, self.store.revision, limits)
     }
 
     /// The store as changed so far.

@@ -61,7 +61,7 @@ pub use event::{Event, Events, RevisionError};
 pub use history::Retention;
 pub use lease::{Attach, LEASE_TTL, LeaseError, LeaseId, LeaseLimits, LeaseStatus};
 #[allow(unused_imports, reason = "watches read it")]
-pub(crate) use past::{Change, Previous};
+pub(crate) use past::Change;
 pub use range::{COUNT_KEYS, KeyRange, Order, PAGE_BYTES, PAGE_KEYS, RangePage, RangeQuery, Select};
 pub use reply::{Presence, Reply, ReplyError};
 pub use session::{Numbering, SESSION_TIMEOUT, SessionError, SessionId, SessionLimits, Stamp};

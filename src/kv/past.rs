@@ -36,9 +36,9 @@ impl<'a> Change<'a> {
     }
 
     /// The change as it is told; with what was there before, if `previous`.
-    pub fn event(&self, previous: Previous) -> Event {
+    pub fn event(&self, previous: bool) -> Event {
         let key = &self.record.key;
-        let before = self.record.before().filter(|_| previous == Previous::Told);
+        let before = self.record.before().filter(|_| previous);
         let previous = before.map(|entry| entry.with_key(key));
         match self.after() {
             Some(after) => Event::Put { new: after.with_key(key), previous },
@@ -58,11 +58,17 @@ impl<'a> Change<'a> {
     }
 }
 
-/// Whether an event tells what was there before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Previous {
-    Told,
-    LeftOut,
+/// How much one page may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PageLimits {
+    pub keys: usize,
+    /// If only their number is asked for.
+    pub counted: usize,
+    pub bytes: usize,
+}
+
+impl PageLimits {
+    pub const READ: Self = Self { keys: PAGE_KEYS, counted: COUNT_KEYS, bytes: PAGE_BYTES };
 }
 
 impl Store {
@@ -145,20 +151,23 @@ impl Store {
     /// ```
     pub fn range(&self, query: &RangeQuery) -> Result<RangePage, RevisionError> {
         let at = query.revision.map_or(Ok(self.revision), |revision| self.readable(revision))?;
-        Ok(self.page(query, at))
+        Ok(self.page(query, at, PageLimits::READ))
     }
 
-    /// The page at `at`, whatever the query says of it.
-    pub(super) fn page(&self, query: &RangeQuery, at: Revision) -> RangePage {
+    /// The page at `at`, whatever the query says of it. Holds a key if there is one and `limits` have a byte left.
+    pub(super) fn page(&self, query: &RangeQuery, at: Revision, limits: PageLimits) -> RangePage {
         let mut page = RangePage { items: Vec::new(), count: 0, next: None, revision: at };
-        let most = if query.select == Select::CountOnly { COUNT_KEYS } else { PAGE_KEYS };
+        let most = if query.select == Select::CountOnly { limits.counted } else { limits.keys }.max(1);
         let limit = query.limit.clamp(1, most) as u64;
         let mut bytes = 0;
         let mut last: Option<&Key> = None;
         for (key, entry) in self.walk(query, at) {
-            if page.count == limit || bytes >= PAGE_BYTES {
-                let after = last.map(|key| Bytes::copy_from_slice(key.as_slice()));
-                page.next = Some(RangeQuery { revision: Some(at), after, ..query.clone() });
+            if page.count == limit || bytes >= limits.bytes {
+                let mut next = RangeQuery { revision: Some(at), ..query.clone() };
+                if let Some(last) = last {
+                    next.after = Some(Bytes::copy_from_slice(last.as_slice()));
+                }
+                page.next = Some(next);
                 break;
             }
             page.count += 1;
@@ -293,7 +302,7 @@ impl Store {
         {
             let change = Change { store: self, record: found };
             bytes += change.bytes();
-            events.push((change.revision(), change.event(Previous::Told)));
+            events.push((change.revision(), change.event(true)));
             record = self.history.next(found);
         }
         Ok(events)
