@@ -40,6 +40,8 @@ mod event;
 mod history;
 mod key;
 pub mod lease;
+#[cfg(test)]
+mod lease_tests;
 mod past;
 mod range;
 mod reply;
