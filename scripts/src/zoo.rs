@@ -358,6 +358,8 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     tested("sequence_reused", "a client gives a number to two commands", STORE),
     tested("digest_without_sessions", "the digest does not cover sessions", STORE),
+    tested("lease_keep_alive_ignored", "31: a lease that was kept alive ends as if it had not been", STORE),
+    tested("lease_without_ticks", "31: what a lease has left is renewed when leaders change", STORE),
     hunted("swap_answers_without_value", "33: a failed compare-and-swap does not say what it saw"),
     hunted("noop_takes_revision", "a compare that failed takes a revision"),
     hunted("delete_absent_takes_revision", "a delete of nothing takes a revision"),
