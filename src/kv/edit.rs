@@ -3,12 +3,12 @@
 use super::entry::{Entry, KeyValue, Revision};
 use super::history::{Before, Left, Position};
 use super::key::Key;
-use super::lease::LeaseId;
+use super::lease::{Attach, LeaseError, LeaseId};
 use super::past::PageLimits;
 use super::range::{KeyRange, RangePage, RangeQuery};
 use super::store::Store;
 use bytes::{BufMut, Bytes};
-use std::collections::btree_map;
+use std::collections::{BTreeMap, btree_map};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// The changes of one command. They take effect one by one, are read by the next ones, and share the revision that the
@@ -31,46 +31,112 @@ impl Store {
         let (revision, first) = (self.revision.next(), self.history.end());
         Edit { store: self, revision, first, changes: 0 }
     }
+
+    /// Whether each of these keys, no two of them the same, can be put with its attachment by one edit. Room that the edit
+    /// itself would make is not counted on.
+    pub(super) fn check_attach<'k>(
+        &self,
+        puts: impl IntoIterator<Item = (&'k [u8], Attach)>,
+    ) -> Result<(), LeaseError> {
+        let mut made = 0;
+        let mut attached = BTreeMap::<LeaseId, usize>::new();
+        for (key, attach) in puts {
+            match attach {
+                Attach::Nothing | Attach::Keep => {}
+                Attach::Ttl(_) => {
+                    made += 1;
+                    self.leases.check_more(made)?;
+                }
+                Attach::Lease(lease) => {
+                    let has_it = self.entries.get(key).is_some_and(|entry| entry.lease() == Some(lease));
+                    let more = attached.entry(lease).or_default();
+                    *more += usize::from(!has_it);
+                    self.leases.check_room(lease, *more)?;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Edit<'_> {
-    /// Sets `key` to `value`, attached to `lease` from now on, and to nothing else.
-    pub fn put(&mut self, key: &[u8], value: &[u8], lease: Option<LeaseId>) {
-        let lease = lease.map_or(0, |lease| lease.0);
-        self.take(Effect::Set { key, value, lease });
+    /// Sets `key` to `value`; from now on it lives as `attach` says, and as nothing else does. Whether it can was
+    /// [asked](Store::check_attach) before. The lease that it is attached to.
+    pub fn put(&mut self, key: &[u8], value: &[u8], attach: Attach) -> Option<LeaseId> {
         let store = &mut *self.store;
-        let (revision, change) = (self.revision, store.history.end());
-        // The bytes are copied: a part of the frame they came in would keep all of the frame alive.
-        let value = Bytes::copy_from_slice(value);
-        store.bytes += value.len() as u64;
-        let entry =
-            Entry { value, create_revision: revision, modify_revision: revision, version: 1, lease, change };
-        let (key, before) = match store.entries.entry(Key::from(key)) {
-            btree_map::Entry::Occupied(mut slot) => {
-                let former = slot.get();
-                let (create_revision, version) = (former.create_revision, former.version + 1);
-                let before = slot.insert(Entry { create_revision, version, ..entry });
-                store.bytes -= before.value.len() as u64;
-                (slot.key().clone(), Before::Present(before))
-            }
-            btree_map::Entry::Vacant(slot) => {
-                let key = slot.key().clone();
-                store.bytes += key.as_slice().len() as u64;
-                slot.insert(entry);
-                let deletion = store.history.revive(key.as_slice());
-                (key, Before::Absent(deletion))
+        let named = match attach {
+            Attach::Nothing | Attach::Keep => 0,
+            Attach::Lease(lease) => lease.0,
+            Attach::Ttl(ttl) => {
+                let lease = store.leases.own(ttl, store.sessions.now(), &mut store.digest);
+                lease.expect("asked whether there may be one more").0
             }
         };
-        store.history.push(revision, key, before, Left::Value);
+        let (revision, change) = (self.revision, store.history.end());
+        // The bytes are copied: a part of the frame they came in would keep all of the frame alive.
+        let stored = Bytes::copy_from_slice(value);
+        store.bytes += stored.len() as u64;
+        let (create_revision, modify_revision) = (revision, revision);
+        let entry =
+            Entry { value: stored, create_revision, modify_revision, version: 1, lease: named, change };
+        let (stored_key, before, lease) = match store.entries.entry(Key::from(key)) {
+            btree_map::Entry::Occupied(mut slot) => {
+                let former = slot.get();
+                let lease = if attach == Attach::Keep { former.lease } else { named };
+                let (create_revision, version) = (former.create_revision, former.version + 1);
+                let before = slot.insert(Entry { create_revision, version, lease, ..entry });
+                store.bytes -= before.value.len() as u64;
+                (slot.key().clone(), Before::Present(before), lease)
+            }
+            btree_map::Entry::Vacant(slot) => {
+                let stored_key = slot.key().clone();
+                store.bytes += key.len() as u64;
+                slot.insert(entry);
+                let deletion = store.history.revive(key);
+                (stored_key, Before::Absent(deletion), named)
+            }
+        };
+        self.take(Effect::Set { key, value, lease });
+        self.reattach(&stored_key, before.lease(), lease);
+        self.store.history.push(revision, stored_key, before, Left::Value);
+        (lease != 0).then_some(LeaseId(lease))
+    }
+
+    /// A key that was attached to the first lease is attached to the second; 0 is none.
+    fn reattach(&mut self, key: &Key, former: u64, lease: u64) {
+        if former == lease {
+            return;
+        }
+        let store = &mut *self.store;
+        if former != 0 {
+            store.leases.detach(LeaseId(former), key, &mut store.digest);
+        }
+        if lease != 0 {
+            store.leases.attach(LeaseId(lease), key);
+        }
     }
 
     /// Removes `key`; whether it was there.
     pub fn delete(&mut self, key: &[u8]) -> bool {
         let Some((key, before)) = self.store.entries.remove_entry(key) else { return false };
+        self.reattach(&key, before.lease, 0);
+        self.removed(key, before);
+        true
+    }
+
+    /// Removes the keys of a lease that has ended and knows them no longer.
+    pub fn delete_attached(&mut self, keys: Vec<Key>) {
+        for key in keys {
+            let removed = self.store.entries.remove_entry(&key);
+            let (key, before) = removed.expect("a lease's keys are there");
+            self.removed(key, before);
+        }
+    }
+
+    fn removed(&mut self, key: Key, before: Entry) {
         self.take(Effect::Remove { key: key.as_slice() });
         self.store.bytes -= (key.as_slice().len() + before.value.len()) as u64;
         self.store.history.push(self.revision, key, Before::Present(before), Left::Nothing);
-        true
     }
 
     /// Removes the keys of `range`; how many there were.

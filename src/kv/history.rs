@@ -72,6 +72,11 @@ impl Before {
         }
     }
 
+    /// The lease that the key was attached to, 0 for none.
+    pub fn lease(&self) -> u64 {
+        self.entry().map_or(0, |entry| entry.lease)
+    }
+
     /// The key's change before the one that replaced this.
     fn change(&self) -> Position {
         match self {
@@ -357,5 +362,35 @@ impl History {
     pub fn records_from(&self, from: Revision) -> impl Iterator<Item = &Record> {
         let index = self.records.partition_point(|record| record.revision < from);
         self.records.range(index..)
+    }
+
+    /// Checks what is true between two commands, with the keys that are there `now`.
+    #[cfg(test)]
+    pub fn check(&self, store: &super::Store) {
+        assert_eq!(self.bytes, self.records.iter().map(Record::bytes).sum::<u64>());
+        assert!(self.oldest >= self.compacted && self.oldest <= store.revision());
+        let ordered = |a: &Record, b: &Record| (a.revision, &a.key) < (b.revision, &b.key);
+        assert!(self.records.iter().is_sorted_by(|a, b| ordered(a, b)));
+        let mut newest = BTreeMap::new();
+        for (index, record) in self.records.iter().enumerate() {
+            let position = Position(self.first.0 + index as u64);
+            let former = newest.insert(record.key.clone(), (position, record.left));
+            if let Some((former, left)) = former {
+                assert_eq!(record.before.change(), former, "a record leads to the one before it");
+                assert_eq!(self.get(former).expect("kept").next, position, "and that to it");
+                assert_eq!(record.before.entry().is_some(), left == Left::Value);
+            } else {
+                assert!(record.before.change() < self.first);
+            }
+        }
+        let absent = newest.iter().filter(|(_, (_, left))| *left == Left::Nothing);
+        let gone: BTreeMap<_, _> = absent.map(|(key, &(position, _))| (key.clone(), position)).collect();
+        assert_eq!(self.gone, gone);
+        for (key, entry) in &store.entries {
+            match newest.get(key) {
+                Some(&known) => assert_eq!(known, (entry.change, Left::Value)),
+                None => assert!(entry.change < self.first),
+            }
+        }
     }
 }

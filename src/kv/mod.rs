@@ -43,6 +43,8 @@ pub mod lease;
 #[cfg(test)]
 mod lease_tests;
 mod past;
+#[cfg(test)]
+mod past_tests;
 mod range;
 mod reply;
 pub mod session;
@@ -53,6 +55,7 @@ mod store;
 mod tests;
 mod time;
 pub mod txn;
+mod upkeep;
 pub mod watch;
 
 pub use command::{

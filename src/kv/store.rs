@@ -9,6 +9,7 @@ use super::entry::Entry;
 pub use super::entry::{KeyValue, Revision};
 use super::history::{History, Retention};
 use super::key::Key;
+use super::lease::{Attach, LeaseLimits, Leases};
 use super::reply::{Presence, Reply};
 use super::session::{SessionLimits, Sessions, Stamp, Verdict};
 use super::time::LogTime;
@@ -34,7 +35,8 @@ pub struct Store {
     /// Invariant: the sum of the lengths of all keys and values.
     pub(super) bytes: u64,
     pub(super) history: History,
-    sessions: Sessions,
+    pub(super) leases: Leases,
+    pub(super) sessions: Sessions,
     /// Asked by `check` only, never by `apply`.
     admitted: Limits,
 }
@@ -67,6 +69,7 @@ impl Store {
             digest: 0,
             bytes: 0,
             history: History::new(Retention::DEFAULT),
+            leases: Leases::new(LeaseLimits::MAX),
             sessions: Sessions::new(SessionLimits::MAX),
             admitted,
         }
@@ -83,6 +86,12 @@ impl Store {
     pub fn with_retention(mut self, retention: Retention) -> Self {
         self.history.set_retention(retention);
         self
+    }
+
+    /// An empty store whose leases are limited otherwise, so that tests reach the limits.
+    #[cfg(test)]
+    pub(super) fn with_lease_limits(limits: LeaseLimits) -> Self {
+        Self { leases: Leases::new(limits), ..Self::new() }
     }
 
     /// Whether `command` may be proposed: well formed, and within the limits that this store was made with.
@@ -144,7 +153,7 @@ impl Store {
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> Revision {
         let mut edit = self.edit();
-        edit.put(key, value, None);
+        edit.put(key, value, Attach::Nothing);
         edit.finish()
     }
 
