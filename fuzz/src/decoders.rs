@@ -64,10 +64,11 @@ pub fn frame(input: &[u8]) -> Verdict {
     Ok(())
 }
 
-/// A command of the store.
+/// A command of the store. A nested transaction of seven bytes becomes some two hundred in memory, borrowed and then
+/// owned: hence the factor.
 pub fn command(input: &[u8]) -> Verdict {
     let bytes = Bytes::copy_from_slice(input);
-    match bounded(input, 0, || Command::decode(&bytes)) {
+    match bounded(input, 64, || Command::decode(&bytes)) {
         Ok(command) => {
             let mut again = BytesMut::new();
             command.encode_into(&mut again).expect("what was taken can be encoded");
@@ -78,10 +79,11 @@ pub fn command(input: &[u8]) -> Verdict {
     }
 }
 
-/// A reply of the store.
+/// A reply of the store. What an inner transaction came to, in four bytes, becomes some two hundred in memory: hence the
+/// factor.
 pub fn reply(input: &[u8]) -> Verdict {
     let bytes = Bytes::copy_from_slice(input);
-    match bounded(input, 0, || Reply::decode(&bytes)) {
+    match bounded(input, 64, || Reply::decode(&bytes)) {
         Ok(reply) => {
             let mut again = BytesMut::new();
             reply.encode_into(&mut again);

@@ -3,7 +3,9 @@
 use crate::decoders::{IDENTITY, SEGMENT_BYTES};
 use bytes::{Bytes, BytesMut};
 use d_engine::kv::{
-    Command, CommandError, Expected, KeyValue, Presence, Reply, Revision, SessionError, SessionId, Stamp,
+    Attach, Command, CommandError, Compare, Expected, Field, KeyRange, KeyValue, LeaseError, LeaseId, Op,
+    OpReply, Presence, RangePage, RangeQuery, Relation, Reply, Revision, RevisionError, Select, SessionError,
+    SessionId, Stamp, Target, Txn, TxnReply,
 };
 use d_engine::node::message::{AskIndex, Forward, ForwardOutcome, Forwarded, Index};
 use d_engine::node::{Message, wire};
@@ -48,12 +50,54 @@ pub fn frame() -> Seeds {
     ]
 }
 
+/// Everything that can be in one, four deep.
+fn transaction(attach: Attach) -> Txn {
+    let deepest = Txn::new().then(Op::get("deep")).otherwise(Op::delete("deep"));
+    let third = Txn::new().then(Op::Txn(deepest)).then(Op::put("third", "3"));
+    let second = Txn::new().when(Compare::absent("k")).otherwise(Op::Txn(third)).then(Op::put("third", ""));
+    let range = KeyRange::prefix("lock/");
+    let query = RangeQuery::new(range.clone()).descending().keys_only().limit(3).after("lock/b");
+    Txn::new()
+        .when(Compare::value("key", "a value"))
+        .when(Compare::unchanged_since("key", Revision(5)))
+        .when(Compare { range: range.clone(), relation: Relation::NotEqual, target: Target::Lease(9) })
+        .when(Compare::key("key", Relation::Less, Target::Created(Revision(8))))
+        .then(Op::put_attached("key", "new", attach))
+        .then(Op::Delete { range })
+        .then(Op::Range(query))
+        .then(Op::Txn(second))
+        .otherwise(Op::Range(RangeQuery::new(KeyRange::all()).count_only()))
+}
+
 pub fn command() -> Seeds {
     let (key, value) = (Bytes::from_static(b"key"), Bytes::from_static(b"a value"));
     let stamp = Stamp { session: SessionId(3), sequence: 8, first_unanswered: 5 };
     let swap = |expected| Command::CompareAndSwap { key: key.clone(), expected, value: value.clone() };
+    let (lease, ttl) = (LeaseId(9), Duration::from_secs(30));
+    let (expected, attach) = (Expected::Value(value.clone()), Attach::Lease(lease));
+    let attached = Command::PutAttached { key: key.clone(), value: value.clone(), attach: Attach::Ttl(ttl) };
+    let swap_attached =
+        Command::SwapAttached { key: key.clone(), expected, value: value.clone(), attach: Attach::Keep };
+    let range = KeyRange::between("a", "b").expect("in order");
     [
         ("put", Command::Put { key: key.clone(), value: value.clone() }),
+        ("put-attached", attached.clone()),
+        ("put-leased", Command::PutAttached { key: key.clone(), value: value.clone(), attach }),
+        ("swap-attached", swap_attached),
+        ("delete-range", Command::DeleteRange { range: range.clone() }),
+        ("delete-all", Command::DeleteRange { range: KeyRange::all() }),
+        ("transaction", Command::Txn(transaction(attach))),
+        ("transaction-empty", Command::Txn(Txn::new())),
+        ("grant", Command::Grant { lease: Some(lease), ttl }),
+        ("keep-alive", Command::KeepAlive { lease }),
+        ("revoke", Command::Revoke { lease }),
+        ("compact", Command::Compact { revision: Revision(8) }),
+        ("expire", Command::Expire),
+        ("attached-in-session", Command::InSession { stamp, command: Box::new(attached) }),
+        (
+            "transaction-in-session",
+            Command::InSession { stamp, command: Box::new(Command::Txn(transaction(Attach::Nothing))) },
+        ),
         ("put-empty", Command::Put { key: key.clone(), value: Bytes::new() }),
         ("delete", Command::Delete { key: key.clone() }),
         ("swap-absent", swap(Expected::Absent)),
@@ -81,8 +125,31 @@ pub fn reply() -> Seeds {
         version: 3,
         lease: None,
     };
+    let (lease, ttl) = (LeaseId(9), Duration::from_secs(30));
+    let next = RangeQuery::new(KeyRange::prefix("lock/")).at(revision).after("lock/b").limit(1);
+    let page = RangePage { items: vec![current.clone()], count: 1, next: Some(next), revision };
+    let inner = TxnReply { succeeded: false, results: vec![OpReply::Deleted(4)] };
+    let results = vec![
+        OpReply::Put { previous: Some(current.clone()), told: Select::Whole, lease: Some(lease) },
+        OpReply::Put { previous: None, told: Select::KeysOnly, lease: None },
+        OpReply::Range(page),
+        OpReply::Txn(inner),
+    ];
+    let compacted = RevisionError::Compacted { requested: Revision(2), oldest: Revision(5) };
     [
         ("put", Reply::Put { revision }),
+        ("put-attached", Reply::PutAttached { revision, lease: Some(lease) }),
+        ("swapped-attached", Reply::SwappedAttached { revision, lease: None }),
+        ("range-deleted", Reply::RangeDeleted { revision, deleted: 4 }),
+        ("transaction", Reply::Txn { revision, reply: TxnReply { succeeded: true, results } }),
+        ("lease-granted", Reply::LeaseGranted { revision, lease, ttl }),
+        ("lease-kept", Reply::LeaseKept { revision, lease, ttl }),
+        ("lease-revoked", Reply::LeaseRevoked { revision, keys: 4 }),
+        ("lease-refused", Reply::LeaseRefused(LeaseError::TooManyKeys { lease, limit: 4096 })),
+        ("compacted", Reply::Compacted { revision, oldest: Revision(5) }),
+        ("revision-refused", Reply::RevisionRefused(compacted)),
+        ("expired", Reply::Expired { revision, leases: 2, keys: 4 }),
+        ("refused-field", Reply::Refused(CommandError::Field { field: Field::Order, value: 9 })),
         ("deleted", Reply::Deleted { revision, before: Presence::Present }),
         ("not-there", Reply::Deleted { revision, before: Presence::Absent }),
         ("swapped", Reply::Swapped { revision }),

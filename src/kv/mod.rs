@@ -59,8 +59,10 @@ mod upkeep;
 pub mod watch;
 
 pub use command::{
-    Command, CommandError, Expected, ExpectedRef, Limits, encode_close_session, encode_compare_and_swap,
-    encode_delete, encode_in_session, encode_open_session, encode_put,
+    Command, CommandError, Expected, ExpectedRef, Field, Limits, encode_close_session, encode_compact,
+    encode_compare_and_swap, encode_delete, encode_delete_range, encode_expire, encode_grant,
+    encode_in_session, encode_keep_alive, encode_open_session, encode_put, encode_put_attached,
+    encode_revoke, encode_swap_attached, encode_txn,
 };
 pub use event::{Event, Events, RevisionError};
 pub use history::Retention;
@@ -72,5 +74,7 @@ pub use reply::{Presence, Reply, ReplyError};
 pub use session::{Numbering, SESSION_TIMEOUT, SessionError, SessionId, SessionLimits, Stamp};
 pub use store::{KeyValue, Page, Revision, Store};
 pub use time::LogTime;
-pub use txn::{Compare, Op, OpReply, Relation, Target, Txn, TxnReply};
+pub use txn::{
+    Compare, Op, OpReply, Relation, TXN_DEPTH, TXN_OPERATIONS, TXN_REPLY_BYTES, Target, Txn, TxnReply,
+};
 pub use watch::{Filter, WatchError, WatchItem, WatchQuery};

@@ -347,7 +347,9 @@ fn what_cannot_be_asked_is_refused_by_encoder_and_decoder() {
             CommandError::SessionNumbers { sequence: 0, first_unanswered: 0 },
         ),
         ([&b"\x01\x06"[..], &[1; 24], b"\x01\x06"].concat(), CommandError::NotInSession(6)),
-        ([&b"\x01\x06"[..], &[1; 24], b"\x01\x09"].concat(), CommandError::Tag(9)),
+        ([&b"\x01\x06"[..], &[1; 24], b"\x01\x10"].concat(), CommandError::Tag(16)),
+        ([&b"\x01\x06"[..], &[1; 24], b"\x01\x0e"].concat(), CommandError::NotInSession(14)),
+        ([&b"\x01\x06"[..], &[1; 24], b"\x01\x0f"].concat(), CommandError::NotInSession(15)),
         ([&b"\x01\x06"[..], &[1; 24]].concat(), CommandError::Short { need: 1, have: 0 }),
         ([&b"\x01\x06"[..], &[1; 24], b"\x01\x02\x01\0\0\0ab"].concat(), CommandError::Trailing(1)),
     ] {
@@ -384,7 +386,9 @@ fn the_binary_form_is_the_documented_one() {
 #[test]
 fn replies_of_a_newer_version_are_refused_by_name() {
     for (bytes, field, value) in [
-        (&b"\x01\x09"[..], "tag", 9),
+        (&b"\x01\x14"[..], "tag", 20),
+        (b"\x01\x10\x63\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "lease refusal", 99),
+        (b"\x01\x12\x63\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "revision refusal", 99),
         (b"\x01\x08\x63\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "session refusal", 99),
         (b"\x01\x05\x63\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "refusal", 99),
     ] {

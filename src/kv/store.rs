@@ -125,6 +125,8 @@ impl Store {
                     Err(error) => Reply::SessionRefused(error),
                 }
             }
+            Ok(CommandRef::Compact { .. }) => Reply::Refused(CommandError::Tag(14)),
+            Ok(CommandRef::Expire) => Reply::Refused(CommandError::Tag(15)),
             Err(error) => Reply::Refused(error),
         }
     }
@@ -134,6 +136,13 @@ impl Store {
             ChangeRef::Put { key, value } => Reply::Put { revision: self.set(key, value) },
             ChangeRef::Delete { key } => self.delete(key),
             ChangeRef::CompareAndSwap { key, expected, value } => self.compare_and_swap(key, expected, value),
+            ChangeRef::PutAttached { .. }
+            | ChangeRef::SwapAttached { .. }
+            | ChangeRef::DeleteRange { .. }
+            | ChangeRef::Txn(_)
+            | ChangeRef::Grant { .. }
+            | ChangeRef::KeepAlive { .. }
+            | ChangeRef::Revoke { .. } => Reply::Refused(CommandError::Tag(7)),
         }
     }
 

@@ -13,10 +13,27 @@
 //!    key with version, revisions and lease 0; its value equals nothing, and differs from everything.
 
 use super::lease::{Attach, LeaseId};
-use super::range::{KeyRange, RangePage, RangeQuery};
+use super::range::{KeyRange, RangePage, RangeQuery, Select};
 use super::store::{KeyValue, Revision};
 use bytes::Bytes;
 use std::cmp::Ordering;
+
+/// Compares and operations of one transaction, those of the nested ones and these themselves included.
+pub const TXN_OPERATIONS: usize = 512;
+
+/// How deep transactions may be nested: 1 is one without a nested one.
+pub const TXN_DEPTH: usize = 4;
+
+/// Keys that the compares of one transaction may look at, in all; a compare that fails ends the looking. A transaction is
+/// carried out in one step of the loop: one that would look at more is refused.
+pub const TXN_COMPARED_KEYS: usize = 100_000;
+
+/// Bytes of the answers of one transaction, about: what was there before a put is told without its value once they are
+/// reached, and a page ends. They travel in one message when another node asks, so they are fewer than those of a read.
+pub const TXN_REPLY_BYTES: usize = 1 << 20;
+
+/// Keys that the reads of one transaction may look at, in all: with them its pages end.
+pub const TXN_READ_KEYS: usize = 100_000;
 
 /// A transaction. See the [module](self) for its rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -208,6 +225,8 @@ pub enum OpReply {
     Put {
         /// What was there before.
         previous: Option<KeyValue>,
+        /// How much of it is told: all, or everything but the value where the answers had reached [`TXN_REPLY_BYTES`].
+        told: Select,
         /// The lease the key is attached to: for a time to live, the one made for it.
         lease: Option<LeaseId>,
     },
