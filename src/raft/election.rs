@@ -170,8 +170,7 @@ impl Raft {
     /// Raises the term and asks for votes; the requests ride on the write of this node's own.
     pub(super) fn campaign(&mut self, now: Now, election: Election) {
         self.counters.elections += 1;
-        self.hard = HardState { term: self.hard.term.next(), vote: Some(self.config.id) };
-        self.leader = None;
+        self.enter(self.hard.term.next(), Some(self.config.id));
         self.role = Role::Candidate(Votes::new());
         self.restart_election_timer(now);
         let body = self.candidacy(election);
@@ -258,18 +257,24 @@ impl Raft {
         }
     }
 
+    /// Begins a term. Nobody leads it yet, and nothing is agreed with who will. Whoever loses its leader and hears it again
+    /// within the term has not lost what they agreed on: the leader does not send it twice.
+    fn enter(&mut self, term: Term, vote: Option<NodeId>) {
+        self.hard = HardState { term, vote };
+        self.leader = None;
+        if !wal::mutant!("agreed_with_any_leader") {
+            self.agreed = wal::LogIndex::ZERO;
+        }
+    }
+
     /// Follows `leader` (or nobody yet) in `term`.
     pub(super) fn become_follower(&mut self, now: Now, term: Term, leader: Option<NodeId>) {
         assert!(term >= self.hard.term, "terms never fall");
         if term > self.hard.term || wal::mutant!("step_down_forgets_vote") {
-            self.hard = HardState { term, vote: None };
-            self.leader = None;
+            self.enter(term, None);
         }
         assert!(self.leader.is_none() || leader.is_none() || self.leader == leader, "one leader per term");
         self.leader = leader;
-        if !wal::mutant!("agreed_with_any_leader") {
-            self.agreed = wal::LogIndex::ZERO;
-        }
         self.role = Role::Follower;
         for timer in [Timer::Heartbeat, Timer::QuorumContact, Timer::Transfer, Timer::CommitNotice] {
             self.timers.clear(timer);

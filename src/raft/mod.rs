@@ -339,7 +339,7 @@ pub struct Raft {
     /// Memberships in the log with their index, ascending; the last is in force (thesis 4.1).
     memberships: Vec<(LogIndex, Membership)>,
     peers: Vec<NodeId>,
-    /// The log is the current leader's up to here.
+    /// The log is that of the term's leader up to here.
     agreed: LogIndex,
     /// Timestamp of the newest entry this log has had.
     last_timestamp: u64,

@@ -81,6 +81,17 @@ fn figure_3_1_append_entries_rule_5_commit_index_is_the_lesser_of_the_leaders_an
 }
 
 #[test]
+fn figure_3_1_append_entries_rule_5_holds_for_a_follower_that_lost_its_leader_for_a_while() {
+    let mut server = start(&[0, 1]).run();
+    server.hear(2, 1, append(&log(&[0, 1, 1, 1]), 2, 2));
+    server.time_out();
+    assert_eq!((server.role(), server.commit()), (RoleName::PreCandidate, 2));
+    // The leader has its acceptance, and nothing more to send.
+    server.hear(2, 1, heartbeat(1, 4));
+    assert_eq!((server.role(), server.commit()), (RoleName::Follower, 4));
+}
+
+#[test]
 fn figure_3_1_append_entries_without_entries_is_a_heartbeat() {
     let mut server = start(&[0, 1]).run();
     let before = server.next_timeout();
