@@ -311,4 +311,25 @@ mod tests {
         assert!(log.frames_from(LogIndex(1), 1000).is_empty());
         assert_eq!(log.frames_from(LogIndex(3), 1).len(), 1);
     }
+
+    #[test]
+    fn eviction_stops_at_what_may_stay() {
+        let mut log = log_with_terms(&[1, 1, 1, 1]);
+        log.commit_to(LogIndex(4));
+        log.note_durable(log.last());
+        let one = log.frame(LogIndex(1)).expect("in memory").bytes().len();
+        log.evict(4 * one, LogIndex(4));
+        assert_eq!(log.first_cached(), LogIndex(1), "all of it may stay");
+        log.evict(2 * one, LogIndex(4));
+        assert_eq!(log.first_cached(), LogIndex(3), "and now the newer half");
+    }
+
+    #[test]
+    fn frames_are_taken_up_to_the_limit_and_never_none() {
+        let log = log_with_terms(&[1, 1, 1]);
+        let one = log.frame(LogIndex(1)).expect("in memory").bytes().len();
+        for (limit, count) in [(0, 1), (one, 1), (2 * one - 1, 1), (2 * one, 2), (3 * one, 3), (9 * one, 3)] {
+            assert_eq!(log.frames_from(LogIndex(1), limit).len(), count, "{limit} bytes");
+        }
+    }
 }

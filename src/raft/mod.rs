@@ -699,8 +699,8 @@ impl Raft {
     }
 
     fn truncate(&mut self, from: LogIndex) {
+        assert!(self.agreed < from, "what is agreed with the term's leader stands");
         self.log.truncate(from);
-        self.agreed = self.agreed.min(from.previous());
         // An entry may be truncated and appended again while its first write is on the way (pitfall: ABA of writes).
         assert!(self.proving_from <= self.next_write, "writes are numbered in order");
         self.proving_from = self.next_write;

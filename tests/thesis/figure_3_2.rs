@@ -149,5 +149,7 @@ fn section_3_9_a_stopped_server_says_nothing_more() {
     server.wait(Duration::from_secs(60));
     server.fire();
     server.hear(3, 3, heartbeat(1, 0));
+    server.hear(3, 9, candidacy(Election::PreVote, 9, 9));
     assert_eq!((server.take(), server.raft.poll_timeout()), (vec![], None));
+    assert_eq!((server.term(), server.raft.counters().quarantined_terms), (2, 0), "nor does it listen");
 }
