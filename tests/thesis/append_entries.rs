@@ -151,6 +151,19 @@ fn section_3_5_a_leader_that_contradicts_itself_stops_the_server() {
 }
 
 #[test]
+fn section_3_5_an_acceptance_does_not_leave_after_its_entry_was_replaced() {
+    let mut server = start(&[0, 1]).run();
+    // Two leaders are heard in one turn: the first one's entry never reaches the disk.
+    for (leader, term) in [(2, 1), (3, 2)] {
+        let message = said(term, append(&log(&[0, 1, term]), 2, 0));
+        server.raft.handle_message(server.now, NodeId(leader), message);
+    }
+    server.turn();
+    server.flush();
+    assert_eq!(server.take(), [(3, said(2, accepted(3)))]);
+}
+
+#[test]
 fn section_3_5_a_rejection_names_where_the_logs_can_agree_at_the_latest() {
     // The thesis' optimisation: the leader goes back a term at a time, not an entry at a time.
     let mut server = start(&[0, 1, 1, 2, 2, 2]).term(4).run();
