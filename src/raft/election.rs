@@ -6,8 +6,9 @@
 
 use super::message::{Body, Candidacy, Decision, Election, Message, Standing, Vote};
 use super::quorum::{Ballot, Tally};
+use super::time::Count;
 use super::timer::Timer;
-use super::{Leading, Now, Raft, Role, Votes, progress::Progress, read::Probes};
+use super::{FOUNDING, Leading, Mono, Now, Raft, Role, Votes, progress::Progress, read::Probes};
 use std::collections::BTreeMap;
 use wal::{EntryId, FrameBuilder, FrameHead, HardState, NodeId, Term};
 
@@ -225,6 +226,9 @@ impl Raft {
         assert!(self.draft.frames.is_empty(), "a candidate takes no entries");
         let last = self.log.last();
         assert!(last.term < self.hard.term, "nobody has led in this term before");
+        // The first leader of all has no time to go on from.
+        let since_1970 = if last.index == FOUNDING { now.wall_ms } else { self.log.last_timestamp() };
+        let clock = Count::starting(since_1970, now.mono, self.config.heartbeat);
         let progress = self
             .peers
             .iter()
@@ -234,6 +238,7 @@ impl Raft {
             progress,
             term_start: last.index.next(),
             since: now.mono,
+            clock,
             probes: Probes::default(),
             transfer: None,
             lease_revoked: false,
@@ -247,14 +252,36 @@ impl Raft {
     }
 
     /// What the next entry of this leader starts from.
-    pub(super) fn head(&self, now: Now) -> FrameHead {
-        FrameHead {
-            group: self.config.group,
-            term: self.hard.term,
-            previous: self.log.last(),
-            // Timestamps never fall along a log, whatever the wall clock does.
-            timestamp_ms: now.wall_ms.max(self.last_timestamp),
+    pub(super) fn head(&mut self, now: Now) -> FrameHead {
+        self.count_time(now);
+        let Role::Leader(leading) = &self.role else { unreachable!("only a leader makes entries") };
+        let mut timestamp_ms = leading.clock.timestamp();
+        if wal::mutant!("wall_clock_is_log_time") {
+            timestamp_ms = now.wall_ms.max(self.log.last_timestamp());
         }
+        assert!(timestamp_ms >= self.log.last_timestamp(), "timestamps never fall along a log");
+        FrameHead { group: self.config.group, term: self.hard.term, previous: self.log.last(), timestamp_ms }
+    }
+
+    /// A leader counts the time that it leads, with every input.
+    pub(super) fn count_time(&mut self, now: Now) {
+        if let Role::Leader(leading) = &mut self.role {
+            leading.clock.note(now.mono);
+        }
+    }
+
+    /// The timestamp that an entry would have now, if this node leads.
+    #[must_use]
+    pub fn timestamp(&self, now: Now) -> Option<u64> {
+        let Role::Leader(leading) = &self.role else { return None };
+        Some(leading.clock.at(now.mono).timestamp())
+    }
+
+    /// When an entry would have this timestamp, in milliseconds since 1970, if this node leads until then without a pause.
+    #[must_use]
+    pub fn when_timestamp(&self, timestamp_ms: u64) -> Option<Mono> {
+        let Role::Leader(leading) = &self.role else { return None };
+        Some(leading.clock.when(timestamp_ms))
     }
 
     /// Begins a term. Nobody leads it yet, and nothing is agreed with who will. Whoever loses its leader and hears it again

@@ -74,10 +74,6 @@ impl Raft {
             "terms are known from the first entry on"
         );
         assert!(
-            log.cached().last().is_none_or(|last| last.timestamp_ms() <= self.last_timestamp),
-            "timestamps never fall along a log"
-        );
-        assert!(
             self.whole_at.is_none() || self.doubt == Doubt::Forgot,
             "only one who forgot waits for a commit"
         );
@@ -99,6 +95,11 @@ impl Raft {
                     log.term_at(leading.term_start),
                     Some(self.hard.term),
                     "its term starts with its no-op"
+                );
+                assert!(
+                    log.last_timestamp() <= leading.clock.timestamp()
+                        || wal::mutant!("wall_clock_is_log_time"),
+                    "a leader's next entry is not earlier than its last"
                 );
                 assert!(self.timers.deadline(Timer::Heartbeat).is_some(), "a leader shows that it lives");
                 assert!(self.timers.deadline(Timer::Election).is_none(), "a leader waits for no election");

@@ -11,6 +11,8 @@ use wal::{EntryId, Frame, LogIndex, Term};
 pub struct Log {
     /// The entry before the first frame in memory.
     base: EntryId,
+    /// The greatest timestamp up to there.
+    base_timestamp: u64,
     frames: VecDeque<Frame>,
     bytes: usize,
     /// Bytes of the frames after `commit`.
@@ -43,6 +45,7 @@ impl Log {
     pub fn after(origin: EntryId) -> Self {
         Self {
             base: origin,
+            base_timestamp: 0,
             frames: VecDeque::new(),
             bytes: 0,
             undecided_bytes: 0,
@@ -56,6 +59,13 @@ impl Log {
     #[must_use]
     pub fn last(&self) -> EntryId {
         self.frames.back().map_or(self.base, Frame::id)
+    }
+
+    /// The greatest timestamp in the log, in milliseconds since 1970: the last entry's, as they never fall along a log. What
+    /// was truncated does not count.
+    #[must_use]
+    pub fn last_timestamp(&self) -> u64 {
+        self.frames.back().map_or(0, Frame::timestamp_ms).max(self.base_timestamp)
     }
 
     /// Everything up to here is decided.
@@ -229,6 +239,7 @@ impl Log {
             let frame = self.frames.pop_front().expect("just seen");
             self.bytes -= frame.bytes().len();
             self.base = frame.id();
+            self.base_timestamp = self.base_timestamp.max(frame.timestamp_ms());
         }
         assert!(self.base.index <= self.commit, "what leaves memory is decided");
         assert!(self.base.index <= self.durable, "and can be read from the disk");

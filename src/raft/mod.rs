@@ -55,6 +55,7 @@ use read::Probes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use thiserror::Error;
+use time::Count;
 use timer::{Timer, Timers};
 use wal::{
     ClusterId, EntryId, Flushed, Frame, FrameHead, GroupId, HardState, Kind, LogIndex, NodeId, Term, WriteId,
@@ -139,6 +140,8 @@ struct Leading {
     /// The no-op this leader began its term with (thesis 6.4).
     term_start: LogIndex,
     since: Mono,
+    /// What the entries of this leader are stamped with.
+    clock: Count,
     probes: Probes,
     transfer: Option<transfer::Transfer>,
     /// TimeoutNow has been sent: the receiver may win without waiting for the lease, so there is none in this term.
@@ -341,8 +344,6 @@ pub struct Raft {
     peers: Vec<NodeId>,
     /// The log is that of the term's leader up to here.
     agreed: LogIndex,
-    /// Timestamp of the newest entry this log has had.
-    last_timestamp: u64,
     /// No vote before this time, except for a transfer: the other side of the leader's lease (thesis 6.4.1).
     promised_until: Option<Mono>,
     doubt: Doubt,
@@ -378,7 +379,6 @@ impl Raft {
             memberships: Vec::new(),
             peers: Vec::new(),
             agreed: LogIndex::ZERO,
-            last_timestamp: 0,
             promised_until: None,
             doubt: Doubt::of(&restored),
             whole_at: None,
@@ -460,6 +460,7 @@ impl Raft {
             self.counters.quarantined_terms += 1;
             return;
         }
+        self.count_time(now);
         let before = self.summary();
         if self.admit(now, from, &message) {
             let Message { term, body } = message;
@@ -481,6 +482,7 @@ impl Raft {
         if self.halted {
             return;
         }
+        self.count_time(now);
         let before = self.summary();
         while let Some(timer) = self.timers.take_due(now.mono) {
             match timer {
@@ -499,6 +501,7 @@ impl Raft {
         if self.halted && !wal::mutant!("halt_still_answers") {
             return;
         }
+        self.count_time(now);
         let before = self.summary();
         let Write { id, hard_state, frames, then, .. } = written.0;
         assert!(id < self.next_write, "only what was written is durable");
@@ -543,6 +546,7 @@ impl Raft {
         if self.halted {
             return;
         }
+        self.count_time(now);
         self.replicate_to_all(now);
         self.send_wanted_probe(now);
         let hard_state = (self.hard != self.submitted).then_some(self.hard);
@@ -678,7 +682,6 @@ impl Raft {
     }
 
     fn append(&mut self, frame: Frame) {
-        self.last_timestamp = self.last_timestamp.max(frame.timestamp_ms());
         self.log.append(frame);
     }
 

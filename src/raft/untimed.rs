@@ -40,6 +40,7 @@ impl Raft {
         self.promised_until = None;
         if let Role::Leader(leading) = &mut self.role {
             leading.since = Mono(0);
+            leading.clock.stand_still();
             leading.probes = Probes::default();
             leading.progress.values_mut().for_each(Progress::forget_time);
         }
@@ -61,7 +62,6 @@ impl Raft {
             memberships: _, // They are in the log.
             peers: _,
             agreed,
-            last_timestamp: _, // In the log too; the search's wall clock stands.
             promised_until,
             doubt,
             whole_at,
@@ -169,7 +169,7 @@ fn hash_votes(role: u8, votes: &Votes, rename: Rename<'_>, into: &mut dyn Hasher
 }
 
 fn hash_leading(leading: &Leading, rename: Rename<'_>, into: &mut dyn Hasher) {
-    let Leading { progress, term_start, since: _, probes: _, transfer, lease_revoked } = leading;
+    let Leading { progress, term_start, since: _, clock: _, probes: _, transfer, lease_revoked } = leading;
     assert!(transfer.is_none() && !lease_revoked, "leadership is not handed over in the search");
     into.write_u8(3);
     into.write_u64(term_start.0);
