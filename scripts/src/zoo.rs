@@ -261,6 +261,7 @@ const THESIS: &[&str] = &["--test", "thesis"];
 const COURSE: &[&str] = &["--test", "course"];
 const CLUSTER: &[&str] = &["--test", "cluster", "former_life"];
 const CLUSTER_REPAIR: &[&str] = &["--test", "cluster", "without_waiting_for_a_failure"];
+const LEASES: &[&str] = &["--test", "cluster", "leases"];
 const STORE: &[&str] = &["--lib", "kv::"];
 const RAFT: &[&str] = &["--lib", "raft::"];
 const LOG: &[&str] = &["--package", "wal", "--lib", "envelope"];
@@ -381,6 +382,18 @@ pub const MUTANTS: &[Mutant] = &[
     tested("digest_without_sessions", "the digest does not cover sessions", STORE),
     tested("lease_keep_alive_ignored", "31: a lease that was kept alive ends as if it had not been", STORE),
     tested("lease_without_ticks", "31: what a lease has left is renewed when leaders change", STORE),
+    tested("expiry_by_own_clock", "20, 31: a replica ends leases by its own clock", LEASES),
+    tested(
+        "upkeep_before_own_commit",
+        "31: a new leader ends leases before it knows what is decided",
+        LEASES,
+    ),
+    tested(
+        "pause_is_time",
+        "31: a leader that was paused takes the pause for time that its clients had",
+        LEASES,
+    ),
+    tested("wall_clock_is_log_time", "30, 31: entries are stamped with a wall clock", LEASES),
     hunted("swap_answers_without_value", "33: a failed compare-and-swap does not say what it saw"),
     hunted("noop_takes_revision", "a compare that failed takes a revision"),
     hunted("delete_absent_takes_revision", "a delete of nothing takes a revision"),

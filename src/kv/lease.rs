@@ -52,6 +52,9 @@ pub const LEASE_TTL: RangeInclusive<Duration> =
 
 /// Entries of the store's own that only let log time pass are this far apart at least.
 const TICK: Duration = Duration::from_millis(100);
+/// An entry that ends leases waits this long after the one before, so that those that end together go together.
+const GATHER: Duration = Duration::from_millis(20);
+const _: () = assert!(GATHER.as_millis() < TICK.as_millis());
 
 /// What the life of a key depends on from a put on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -315,11 +318,15 @@ impl Leases {
     /// when leaders change. The ticks keep that below a sixteenth of what any lease has left (but they are not closer
     /// together than [`TICK`]).
     pub fn upkeep_at(&self, now: LogTime) -> Option<LogTime> {
-        let ends = self.next_end()?;
+        let first = self.next_end()?;
+        if first <= now {
+            return Some(first); // Time is over for more than one entry may end.
+        }
+        let ends = first.max(now.after(GATHER));
         if wal::mutant!("lease_without_ticks") {
             return Some(ends);
         }
-        let left = ends.since(now);
+        let left = first.since(now);
         Some(ends.min(now.after((left / 16).max(TICK))))
     }
 

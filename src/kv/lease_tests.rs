@@ -218,6 +218,7 @@ fn the_store_wants_an_entry_at_the_end_and_ticks_before_it() {
     assert_eq!(upkeep_at(9_000), 9_500);
     assert_eq!(upkeep_at(16_000), 16_100, "but not at shorter distance than 100 ms");
     assert_eq!(upkeep_at(16_950), 17_000, "and at the end");
+    assert_eq!(upkeep_at(16_990), 17_010, "or a little later, so that others may go with it");
     assert_eq!(upkeep_at(17_000), 17_000);
     assert_eq!(upkeep_at(20_000), 17_000, "long since");
     // From a day to the end in a few hundred entries.

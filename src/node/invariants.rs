@@ -37,6 +37,7 @@ impl<M: StateMachine> Node<M> {
         }
         self.writes.check(self.applied, self.raft.term());
         self.reads.check(self.applied);
+        self.check_upkeep();
         let led_by_another = self.raft.leader().is_some_and(|leader| leader != self.raft.config().id);
         assert!(!self.writes.has_forwarded() || led_by_another, "commands are passed to a leader");
         assert!(!self.reads.has_asked() || led_by_another, "a leader is asked for an index");

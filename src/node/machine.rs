@@ -32,6 +32,18 @@ pub trait StateMachine {
     /// A digest of everything applied: equal on all replicas at the same index.
     fn digest(&self) -> u128;
 
+    /// The log time from which on the machine wants its [`upkeep`](Self::upkeep) applied, if it does: the timestamp of an
+    /// entry. Asked several times a turn.
+    fn upkeep_at(&self) -> Option<kv::LogTime> {
+        None
+    }
+
+    /// The command for it. Only a leader proposes it, and nobody is told its reply; it must be harmless at any time, since
+    /// more may have been applied before it than its proposer knew.
+    fn upkeep(&self, out: &mut BytesMut) {
+        let _ = out;
+    }
+
     /// The bytes of a reply, for a caller on another node.
     fn encode_reply(reply: &Self::Reply, out: &mut BytesMut);
 
@@ -58,6 +70,14 @@ impl StateMachine for kv::Store {
 
     fn digest(&self) -> u128 {
         Self::digest(self)
+    }
+
+    fn upkeep_at(&self) -> Option<kv::LogTime> {
+        Self::upkeep_at(self)
+    }
+
+    fn upkeep(&self, out: &mut BytesMut) {
+        kv::encode_expire(out);
     }
 
     fn encode_reply(reply: &Self::Reply, out: &mut BytesMut) {

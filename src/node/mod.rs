@@ -74,6 +74,7 @@ mod invariants;
 mod machine;
 pub mod message;
 mod reads;
+mod upkeep;
 pub mod wire;
 mod writes;
 
@@ -89,6 +90,7 @@ use reads::Reads;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use thiserror::Error;
+use upkeep::Upkeep;
 use wal::{Frame, LogIndex, NodeId, Term};
 use writes::Writes;
 
@@ -345,6 +347,7 @@ pub struct Node<M: StateMachine> {
     applied: LogIndex,
     writes: Writes,
     reads: Reads,
+    upkeep: Upkeep,
     transfer: Option<WaitingTransfer>,
     leadership: Leadership,
     now: Now,
@@ -393,6 +396,7 @@ impl<M: StateMachine> Node<M> {
             applied: LogIndex::ZERO,
             writes: Writes::default(),
             reads: Reads::default(),
+            upkeep: Upkeep::default(),
             transfer: None,
             leadership,
             now: Now::default(),
@@ -478,7 +482,7 @@ impl<M: StateMachine> Node<M> {
         if self.stopped {
             return None;
         }
-        [self.raft.poll_timeout(), self.sweep_at].into_iter().flatten().min()
+        [self.raft.poll_timeout(), self.sweep_at, self.upkeep_timeout()].into_iter().flatten().min()
     }
 
     /// Answers everybody who waits and takes no more. What the log still owes is not affected.

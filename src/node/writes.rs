@@ -8,7 +8,7 @@ use super::{Mono, Node, Output, Reply, RequestError, StateMachine, Ticket};
 use crate::raft::{Durability, RoleName};
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
-use wal::{EntryId, Frame, FrameBuilder, Kind, LogIndex, NodeId, Term};
+use wal::{EntryId, Frame, FrameBuilder, FrameHead, Kind, LogIndex, NodeId, Term};
 
 /// Bytes a command costs in a batch beside its own.
 const COMMAND_OVERHEAD: usize = 4;
@@ -134,19 +134,35 @@ impl<M: StateMachine> Node<M> {
 
     /// Cuts what is queued into entries, as many as the disk may have on the way.
     pub(super) fn cut_batches(&mut self) {
-        while !self.writes.queue.is_empty() && self.may_cut() {
+        while (!self.writes.queue.is_empty() || self.machine.upkeep_at().is_some()) && self.may_cut() {
+            let upkeep = self.due_upkeep();
+            if self.writes.queue.is_empty() && upkeep.is_none() {
+                break;
+            }
             let expected = self.writes.queue_bytes + self.writes.queue.len() * COMMAND_OVERHEAD;
             let mut batch = FrameBuilder::with_capacity(expected.min(self.limits.batch_bytes));
             let mut origins = Vec::with_capacity(self.writes.queue.len());
+            // A command that leaves no room for the machine's own waits for the next entry.
+            let reserved = upkeep.as_ref().map_or(0, |upkeep| upkeep.len() + COMMAND_OVERHEAD);
+            let room = self.limits.batch_bytes.saturating_sub(reserved);
             while let Some(next) = self.writes.queue.front()
-                && batch.body_bytes() + next.command.len() + COMMAND_OVERHEAD <= self.limits.batch_bytes
+                && batch.body_bytes() + next.command.len() + COMMAND_OVERHEAD <= room
             {
                 let queued = self.writes.pop_queued().expect("just seen");
                 batch.push_command(&queued.command);
                 origins.push(queued.origin);
             }
-            assert!(!origins.is_empty(), "a command that is queued fits into a batch");
+            assert!(!origins.is_empty() || upkeep.is_some(), "a command that is queued fits into a batch");
+            if let Some(upkeep) = &upkeep {
+                batch.push_command(upkeep);
+            }
             let entry = self.raft.propose(self.now, batch).expect("asked before");
+            if upkeep.is_some() {
+                self.note_upkeep(entry);
+            }
+            if origins.is_empty() {
+                continue;
+            }
             let deadline = self.now.mono.after(self.limits.request_timeout);
             self.writes.in_log_calls += origins.len();
             assert_eq!(entry.term, self.raft.term(), "a leader proposes in its own term");
@@ -157,7 +173,7 @@ impl<M: StateMachine> Node<M> {
         }
     }
 
-    fn may_cut(&self) -> bool {
+    pub(super) fn may_cut(&self) -> bool {
         let log = self.raft.log();
         let unflushed = log.last().index.0 - log.durable().0;
         let room = match self.durability() {
@@ -324,11 +340,28 @@ impl<M: StateMachine> Node<M> {
             assert_eq!(frame.index(), index, "entries are applied in order, each once");
             assert!(self.replies.is_empty(), "replies are used up");
             if frame.kind() == Kind::Commands {
+                if wal::mutant!("expiry_by_own_clock") {
+                    self.apply_upkeep_by_own_clock(&frame);
+                }
                 self.machine.apply(&frame, &mut self.replies);
                 assert_eq!(self.replies.len(), frame.command_count() as usize, "one reply per command");
             }
             self.applied = index;
             self.answer_entry(&frame);
+        }
+    }
+
+    /// What no replica may do: its own clock decides.
+    fn apply_upkeep_by_own_clock(&mut self, next: &Frame) {
+        let at = self.raft.timestamp(self.now).unwrap_or(next.timestamp_ms()).saturating_add(200);
+        if self.machine.upkeep_at().is_some_and(|due| due.0 <= at) {
+            let mut command = BytesMut::new();
+            self.machine.upkeep(&mut command);
+            let mut batch = FrameBuilder::with_capacity(command.len());
+            batch.push_command(&command);
+            let previous = next.previous();
+            let head = FrameHead { group: next.group(), term: next.term(), previous, timestamp_ms: at };
+            self.machine.apply(&batch.commands(head), &mut Vec::new());
         }
     }
 

@@ -1,6 +1,6 @@
 //! The store as the loop and its callers share it: the loop writes, once per batch; everybody reads.
 
-use crate::kv::{CommandError, Limits, LogTime, Reply, Store};
+use crate::kv::{CommandError, Limits, LogTime, Reply, Store, encode_expire};
 use crate::node::StateMachine;
 use bytes::{Bytes, BytesMut};
 use parking_lot::RwLock;
@@ -11,11 +11,14 @@ use wal::Frame;
 pub(crate) struct SharedStore {
     store: Arc<RwLock<Store>>,
     admitted: Limits,
+    /// The store's, as of the last entry: the node asks every turn, and must not wait for readers then.
+    upkeep_at: Option<LogTime>,
 }
 
 impl SharedStore {
     pub(crate) fn new(store: Arc<RwLock<Store>>, admitted: Limits) -> Self {
-        Self { store, admitted }
+        let upkeep_at = store.read().upkeep_at();
+        Self { store, admitted, upkeep_at }
     }
 
     /// Number of keys, and bytes of keys and values.
@@ -34,6 +37,7 @@ impl StateMachine for SharedStore {
         let mut store = self.store.write();
         store.advance_to(LogTime(entry.timestamp_ms()));
         replies.extend(entry.commands().map(|command| store.apply(command)));
+        self.upkeep_at = store.upkeep_at();
     }
 
     fn check(&self, command: &[u8]) -> Result<(), CommandError> {
@@ -46,6 +50,14 @@ impl StateMachine for SharedStore {
 
     fn digest(&self) -> u128 {
         self.store.read().digest()
+    }
+
+    fn upkeep_at(&self) -> Option<LogTime> {
+        self.upkeep_at
+    }
+
+    fn upkeep(&self, out: &mut BytesMut) {
+        encode_expire(out);
     }
 
     fn encode_reply(reply: &Reply, out: &mut BytesMut) {
