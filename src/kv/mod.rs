@@ -32,6 +32,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod apply;
 mod codec;
 mod command;
 mod edit;

@@ -125,8 +125,8 @@ impl Store {
                     Err(error) => Reply::SessionRefused(error),
                 }
             }
-            Ok(CommandRef::Compact { .. }) => Reply::Refused(CommandError::Tag(14)),
-            Ok(CommandRef::Expire) => Reply::Refused(CommandError::Tag(15)),
+            Ok(CommandRef::Compact { revision }) => self.compact_history(revision),
+            Ok(CommandRef::Expire) => self.expire_leases(),
             Err(error) => Reply::Refused(error),
         }
     }
@@ -136,13 +136,15 @@ impl Store {
             ChangeRef::Put { key, value } => Reply::Put { revision: self.set(key, value) },
             ChangeRef::Delete { key } => self.delete(key),
             ChangeRef::CompareAndSwap { key, expected, value } => self.compare_and_swap(key, expected, value),
-            ChangeRef::PutAttached { .. }
-            | ChangeRef::SwapAttached { .. }
-            | ChangeRef::DeleteRange { .. }
-            | ChangeRef::Txn(_)
-            | ChangeRef::Grant { .. }
-            | ChangeRef::KeepAlive { .. }
-            | ChangeRef::Revoke { .. } => Reply::Refused(CommandError::Tag(7)),
+            ChangeRef::PutAttached { key, value, attach } => self.put_attached(key, value, attach),
+            ChangeRef::SwapAttached { key, expected, value, attach } => {
+                self.swap_attached(key, expected, value, attach)
+            }
+            ChangeRef::DeleteRange { range } => self.delete_keys(range),
+            ChangeRef::Txn(txn) => self.txn(&txn),
+            ChangeRef::Grant { lease, ttl } => self.grant_lease(lease, ttl),
+            ChangeRef::KeepAlive { lease } => self.keep_lease(lease),
+            ChangeRef::Revoke { lease } => self.revoke_lease(lease),
         }
     }
 
@@ -177,19 +179,25 @@ impl Store {
     }
 
     fn compare_and_swap(&mut self, key: &[u8], expected: ExpectedRef<'_>, value: &[u8]) -> Reply {
-        let current = self.entries.get_key_value(key);
-        let holds = match (expected, current) {
+        if self.is_as_expected(key, expected) {
+            return Reply::Swapped { revision: self.set(key, value) };
+        }
+        self.not_swapped(key)
+    }
+
+    pub(super) fn is_as_expected(&self, key: &[u8], expected: ExpectedRef<'_>) -> bool {
+        match (expected, self.entries.get(key)) {
             (ExpectedRef::Absent, None) => true,
-            (ExpectedRef::Value(value), Some((_, entry))) => entry.value == value,
-            (ExpectedRef::Revision(revision), Some((_, entry))) => entry.modify_revision == revision,
+            (ExpectedRef::Value(value), Some(entry)) => entry.value == value,
+            (ExpectedRef::Revision(revision), Some(entry)) => entry.modify_revision == revision,
             (ExpectedRef::Absent, Some(_)) | (ExpectedRef::Value(_) | ExpectedRef::Revision(_), None) => {
                 false
             }
-        };
-        if holds {
-            return Reply::Swapped { revision: self.set(key, value) };
         }
-        let mut current = current.map(|(key, entry)| entry.with_key(key));
+    }
+
+    pub(super) fn not_swapped(&mut self, key: &[u8]) -> Reply {
+        let mut current = self.get(key);
         if wal::mutant!("swap_answers_without_value") {
             current = None;
         }

@@ -46,9 +46,7 @@ pub use encode::{
 pub use errors::{CommandError, Field};
 pub use limits::Limits;
 pub(super) use parse::{ChangeRef, CommandRef};
-#[expect(unused_imports, reason = "the store's part follows")]
-pub(super) use range::{QueryRef, RangeRef};
-#[expect(unused_imports, reason = "the store's part follows")]
+pub(super) use range::RangeRef;
 pub(super) use txn::{CompareRef, OpRef, TargetRef, TxnRef};
 
 use super::lease::{Attach, LeaseId};

@@ -12,6 +12,7 @@ use super::errors::{CommandError, Field};
 use super::form::PREFIX;
 use super::limits::Limits;
 use bytes::{BufMut, Bytes, BytesMut};
+use std::ops::Bound;
 
 /// [`KeyRange`], borrowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +32,14 @@ impl<'a> RangeRef<'a> {
     /// Start, flag.
     pub(super) const LEAST_BYTES: usize = PREFIX + 1;
 
-    pub fn contains(&self, key: &[u8]) -> bool {
-        key >= self.start && self.end.is_none_or(|end| key < end)
+    pub fn bounds(&self) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
+        (Bound::Included(self.start), self.end.map_or(Bound::Unbounded, Bound::Excluded))
+    }
+
+    /// The same, owning its bytes.
+    pub fn to_range(self) -> KeyRange {
+        let copy = Bytes::copy_from_slice;
+        KeyRange::from_parts(copy(self.start), self.end.map(copy)).expect("the end was checked")
     }
 
     /// The key, when no other can be in it.
@@ -140,9 +147,7 @@ impl<'a> QueryRef<'a> {
 
     /// The same as a query of its own: of the newest state, owning its bytes.
     pub fn to_query(self) -> RangeQuery {
-        let copy = Bytes::copy_from_slice;
-        let range = KeyRange::from_parts(copy(self.range.start), self.range.end.map(copy));
-        self.query(range.expect("the end was checked"), self.after.map(copy))
+        self.query(self.range.to_range(), self.after.map(Bytes::copy_from_slice))
     }
 
     /// The same, sharing `bytes`, which it was read from.

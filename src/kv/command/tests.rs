@@ -141,6 +141,160 @@ pub(in crate::kv) fn a_command() -> impl Strategy<Value = Command> {
     ]
 }
 
+#[test]
+fn what_cannot_be_asked_is_refused_by_encoder_and_decoder() {
+    let ms = Duration::from_millis;
+    let max = *crate::kv::LEASE_TTL.end();
+    let key_bytes = Limits::MAX.key_bytes;
+    let long = |length: usize| Bytes::from(vec![b'x'; length]);
+    let grant = |ttl| Command::Grant { lease: None, ttl };
+    let attached = |attach| Command::PutAttached { key: "a".into(), value: "b".into(), attach };
+    let swap = |attach| {
+        let (key, value) = ("a".into(), "b".into());
+        Command::SwapAttached { key, expected: Expected::Absent, value, attach }
+    };
+    let range = |range| Command::DeleteRange { range };
+    let stamp = Stamp { session: SessionId(1), sequence: 1, first_unanswered: 1 };
+    let inside = |command| Command::InSession { stamp, command: Box::new(command) };
+    let ttl = |found| Err(CommandError::LeaseTtl { found });
+    let too_long = |found| Err(CommandError::KeyTooLong { limit: key_bytes, found });
+    for (command, expected) in [
+        (grant(ms(99)), ttl(ms(99))),
+        (grant(ms(100)), Ok(())),
+        (grant(max), Ok(())),
+        (grant(max + ms(1)), ttl(max + ms(1))),
+        (grant(Duration::ZERO), ttl(Duration::ZERO)),
+        (grant(Duration::MAX), ttl(Duration::MAX)),
+        (Command::Grant { lease: Some(LeaseId(0)), ttl: ms(100) }, Err(CommandError::LeaseId)),
+        (Command::KeepAlive { lease: LeaseId(0) }, Err(CommandError::LeaseId)),
+        (Command::Revoke { lease: LeaseId(0) }, Err(CommandError::LeaseId)),
+        (attached(Attach::Lease(LeaseId(0))), Err(CommandError::LeaseId)),
+        (attached(Attach::Ttl(ms(0))), ttl(ms(0))),
+        (swap(Attach::Lease(LeaseId(0))), Err(CommandError::LeaseId)),
+        (swap(Attach::Ttl(max + ms(1))), ttl(max + ms(1))),
+        (range(KeyRange::key("")), Err(CommandError::EmptyKey)),
+        (range(KeyRange::key(long(key_bytes))), Ok(())),
+        (range(KeyRange::key(long(key_bytes + 1))), too_long(key_bytes + 1)),
+        (range(KeyRange::starting_at(long(key_bytes + 1))), Ok(())),
+        (range(KeyRange::starting_at(long(key_bytes + 2))), too_long(key_bytes + 2)),
+        (range(KeyRange::between("a", long(key_bytes + 2)).expect("in order")), too_long(key_bytes + 2)),
+        (inside(range(KeyRange::all())), Ok(())),
+        (inside(grant(ms(99))), ttl(ms(99))),
+        (inside(Command::Expire), Err(CommandError::NotInSession(15))),
+        (inside(Command::Compact { revision: Revision(1) }), Err(CommandError::NotInSession(14))),
+    ] {
+        let mut out = BytesMut::from(&b"before"[..]);
+        assert_eq!(command.encode_into(&mut out), expected, "{command:?}");
+        assert!(expected.is_ok() || out == b"before"[..], "a refused command leaves nothing behind");
+    }
+    let number = |tag: u8, numbers: &[u64]| {
+        let numbers: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        [&[1, tag][..], &numbers].concat()
+    };
+    let txn = |bytes: &[u8]| [&[1, 10][..], bytes].concat();
+    let field = |field, value| CommandError::Field { field, value };
+    for (bytes, expected) in [
+        (number(11, &[0, 99]), CommandError::LeaseTtl { found: ms(99) }),
+        (number(11, &[0, u64::MAX]), CommandError::LeaseTtl { found: ms(u64::MAX) }),
+        (number(12, &[0]), CommandError::LeaseId),
+        (number(13, &[0]), CommandError::LeaseId),
+        (b"\x01\x07\x01\0\0\0a\0\0\0\0\x04".to_vec(), field(Field::Attachment, 4)),
+        (b"\x01\x09\x01\0\0\0b\x01\x01\0\0\0a".to_vec(), CommandError::Range),
+        (b"\x01\x09\x01\0\0\0b\x01\x01\0\0\0b".to_vec(), CommandError::Range),
+        (b"\x01\x09\x01\0\0\0b\x02".to_vec(), field(Field::End, 2)),
+        (b"\x01\x09\0\0\0\0\x01\x01\0\0\0\0".to_vec(), CommandError::EmptyKey),
+        (txn(b"\x01\0"), CommandError::Short { need: 11, have: 0 }),
+        (txn(b"\x01\0\0\0\0\0\0\x04\0\0\0\0\0\0"), field(Field::Relation, 4)),
+        (txn(b"\x01\0\0\0\0\0\0\0\x05\0\0\0\0\0"), field(Field::Target, 5)),
+        (txn(b"\0\0\x01\0\x05\0\0\0\0\0"), field(Field::Operation, 5)),
+        (txn(b"\0\0\x01\0\x00\0\0\0\0\0"), field(Field::Operation, 0)),
+        (txn(&[&b"\0\0\x01\0\x03\0\0\0\0\0"[..], &[1; 8], b"\x02"].concat()), field(Field::Order, 2)),
+        (txn(&[&b"\0\0\x01\0\x03\0\0\0\0\0"[..], &[1; 8], b"\0\x03"].concat()), field(Field::Select, 3)),
+        (txn(&[&b"\0\0\x01\0\x03\0\0\0\0\0"[..], &[1; 8], b"\0\0\x02"].concat()), field(Field::After, 2)),
+        (txn(&[&b"\0\0\x01\0\x03\0\0\0\0\0"[..], &[0; 8], b"\0\0\0\0\0"].concat()), CommandError::RangeLimit),
+        (txn(b"\xff\xff"), CommandError::TxnTooLarge { found: 65_535 }),
+        (txn(b"\0\0\x01\x02"), CommandError::TxnTooLarge { found: 513 }),
+        (txn(b"\0\0\x00\x02"), CommandError::Short { need: 512 * 6, have: 0 }),
+        (txn(b"\0\0\0\0\0\0\0"), CommandError::Trailing(1)),
+        (txn(b"\0\0\x02\0\x02\x01\0\0\0a\0\x01\x01\0\0\0b\0\0\0\0\0\0\0"), CommandError::DuplicateKey),
+    ] {
+        let mut store = Store::new();
+        assert_eq!(store.check(&bytes), Err(expected), "{bytes:?}");
+        assert_eq!(store.apply(&bytes), Reply::Refused(expected));
+        assert_eq!(Command::decode(&bytes.clone().into()), Err(expected));
+        assert_eq!(store.digest(), Store::new().digest());
+    }
+}
+
+#[test]
+fn an_expiry_is_not_for_callers_and_is_applied() {
+    let mut store = Store::new();
+    let expire = encoded(&Command::Expire);
+    assert_eq!(store.check(&expire), Err(CommandError::LeaderOnly(15)));
+    let nothing = Reply::Expired { revision: Revision(1), leases: 0, keys: 0 };
+    assert_eq!(store.apply(&expire), nothing);
+    assert_eq!(store.check(&encoded(&Command::Compact { revision: Revision(1) })), Ok(()));
+}
+
+#[test]
+fn a_transaction_is_as_long_as_the_longest_other_command_that_is_admitted() {
+    let admitted = Limits { key_bytes: 10, value_bytes: 100 };
+    let store = Store::with_limits(admitted);
+    let length = admitted.command_bytes() - 26;
+    let puts = |last: usize| {
+        Command::Txn(
+            Txn::new().then(Op::put([b'a'; 10], [b'x'; 100])).then(Op::put([b'b'; 10], vec![b'x'; last])),
+        )
+    };
+    let fits = puts(86);
+    assert_eq!(encoded(&fits).len(), length);
+    assert_eq!(store.check(&encoded(&fits)), Ok(()));
+    let stamp = Stamp { session: SessionId(1), sequence: 1, first_unanswered: 1 };
+    let inside = Command::InSession { stamp, command: Box::new(fits) };
+    assert_eq!(encoded(&inside).len(), admitted.command_bytes());
+    assert_eq!(store.check(&encoded(&inside)), Ok(()));
+    let longer = puts(87);
+    let (limit, found) = (length - 2, length - 1);
+    assert_eq!(store.check(&encoded(&longer)), Err(CommandError::TxnTooLong { limit, found }));
+}
+
+#[test]
+fn the_binary_form_is_the_documented_one() {
+    let form = |command: Command| encoded(&command).to_vec();
+    let lease = LeaseId(258);
+    let attached = |attach| Command::PutAttached { key: "a".into(), value: "b".into(), attach };
+    assert_eq!(form(attached(Attach::Nothing)), b"\x01\x07\x01\0\0\0a\x01\0\0\0b\0");
+    assert_eq!(form(attached(Attach::Keep)), b"\x01\x07\x01\0\0\0a\x01\0\0\0b\x01");
+    assert_eq!(
+        form(attached(Attach::Lease(lease))),
+        b"\x01\x07\x01\0\0\0a\x01\0\0\0b\x02\x02\x01\0\0\0\0\0\0"
+    );
+    assert_eq!(
+        form(attached(Attach::Ttl(Duration::from_micros(258_900)))),
+        b"\x01\x07\x01\0\0\0a\x01\0\0\0b\x03\x02\x01\0\0\0\0\0\0",
+        "a part of a millisecond is dropped"
+    );
+    assert_eq!(form(Command::DeleteRange { range: KeyRange::all() }), b"\x01\x09\0\0\0\0\0");
+    assert_eq!(
+        form(Command::DeleteRange { range: KeyRange::key("a") }),
+        b"\x01\x09\x01\0\0\0a\x01\x02\0\0\0a\0"
+    );
+    assert_eq!(form(Command::Txn(Txn::new())), b"\x01\x0a\0\0\0\0\0\0");
+    assert_eq!(
+        form(Command::Txn(Txn::new().when(Compare::exists("a")).then(Op::delete("a")))),
+        b"\x01\x0a\x01\0\x01\0\0\0a\x01\x02\0\0\0a\0\x02\x01\0\0\0\0\0\0\0\0\
+          \x01\0\x02\x01\0\0\0a\x01\x02\0\0\0a\0\0\0"
+    );
+    assert_eq!(
+        form(Command::Grant { lease: None, ttl: Duration::from_millis(258) }),
+        b"\x01\x0b\0\0\0\0\0\0\0\0\x02\x01\0\0\0\0\0\0"
+    );
+    assert_eq!(form(Command::KeepAlive { lease }), b"\x01\x0c\x02\x01\0\0\0\0\0\0");
+    assert_eq!(form(Command::Revoke { lease }), b"\x01\x0d\x02\x01\0\0\0\0\0\0");
+    assert_eq!(form(Command::Compact { revision: Revision(258) }), b"\x01\x0e\x02\x01\0\0\0\0\0\0");
+    assert_eq!(form(Command::Expire), b"\x01\x0f");
+}
+
 proptest! {
     #[test]
     fn commands_come_back_as_they_were_and_no_part_of_one_is_one(command in a_command()) {

@@ -12,6 +12,10 @@
 //! 6. A compare over a range holds if it holds for each of its keys. An absent key, or a range without keys, is compared as a
 //!    key with version, revisions and lease 0; its value equals nothing, and differs from everything.
 
+mod evaluate;
+#[cfg(test)]
+mod tests;
+
 use super::lease::{Attach, LeaseId};
 use super::range::{KeyRange, RangePage, RangeQuery, Select};
 use super::store::{KeyValue, Revision};
