@@ -191,8 +191,22 @@ configuration! {
         key_bytes: ByteCount = "4KiB", "1B..=64KiB";
         /// The longest value.
         value_bytes: ByteCount = "256KiB", "1B..=4MiB";
+        /// Watches open at one time.
+        watchers: usize = "65536", "0..=16777216";
+        /// What watches were told lately, kept for those that have not yet taken it; a watch further behind reads the
+        /// history.
+        watch_bytes: ByteCount = "16MiB", "64KiB..=16GiB";
         /// The longest message between peers.
         message_bytes: ByteCount = "4MiB", "16KiB..=64MiB";
+    }
+    /// How much of what was is kept, to be read and watched from. Local: nodes may differ.
+    history: History {
+        /// Changes, one for each key of a revision.
+        changes: usize = "100000", "1..=1000000000";
+        /// Replaced and deleted values, keys, and what it costs to note a change.
+        bytes: ByteCount = "64MiB", "64KiB..=1TiB";
+        /// How long a change is kept, by the log's time.
+        age: Option<Duration> = "any", "any or 1s..=36500d";
     }
     /// How the loop is run.
     runtime: Runtime {
@@ -253,6 +267,22 @@ impl Configuration {
     pub fn lease(&self) -> Duration {
         let timeout = self.raft.election_timeout;
         timeout - timeout * self.raft.drift_bound.0 / 1_000_000
+    }
+
+    /// What watches may take.
+    #[must_use]
+    pub fn watch_limits(&self) -> crate::kv::WatchLimits {
+        crate::kv::WatchLimits {
+            watchers: self.limits.watchers,
+            recent_bytes: self.limits.watch_bytes.as_usize(),
+        }
+    }
+
+    /// How much history the store keeps.
+    #[must_use]
+    pub fn retention(&self) -> crate::kv::Retention {
+        let History { changes, bytes, age } = self.history;
+        crate::kv::Retention { changes, bytes: bytes.0, age }
     }
 
     /// The store's limits.

@@ -46,7 +46,7 @@ mod value;
 
 pub use check::Warning;
 pub use error::{ConfigError, FileProblem, Origin, ValueProblem};
-pub use fields::{Configuration, FIELDS, Field, Limits, Log, Node, Raft, Runtime, Tls};
+pub use fields::{Configuration, FIELDS, Field, History, Limits, Log, Node, Raft, Runtime, Tls};
 pub use value::{
     Address, ByteCount, ClusterName, Durability, PartsPerMillion, Peer, ReadLevel, RuntimeKind, Spin, TlsMode,
 };

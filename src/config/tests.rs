@@ -1,6 +1,7 @@
 //! Every refusal with the message a user reads, and what is taken.
 
 use super::*;
+use crate::kv::Retention;
 use std::time::Duration;
 use wal::NodeId;
 
@@ -50,6 +51,8 @@ fn the_defaults_are_in_their_ranges_and_work_together() {
     assert_eq!(loaded.configuration.listen_address().to_string(), "127.0.0.1:9081");
     assert_eq!(loaded.configuration.lease(), Duration::from_millis(225));
     assert_eq!(loaded.configuration.kv_limits(), crate::kv::Limits::DEFAULT);
+    assert_eq!(loaded.configuration.retention(), Retention::DEFAULT);
+    assert_eq!(loaded.configuration.watch_limits(), crate::kv::WatchLimits::DEFAULT);
 }
 
 #[test]
@@ -94,6 +97,10 @@ allow_volatile = true
 pending_requests = 10
 value_bytes = "1000B"
 
+[history]
+changes = 7
+age = "90m"
+
 [runtime]
 kind = "tokio"
 core = 3
@@ -121,6 +128,8 @@ fn a_whole_file_is_taken() {
     assert_eq!(c.lease(), Duration::from_micros(9_950));
     assert_eq!(c.log.segment_bytes, ByteCount(16 << 20));
     assert_eq!((c.limits.pending_requests, c.limits.value_bytes), (10, ByteCount(1_000)));
+    let retention = Retention { changes: 7, bytes: 64 << 20, age: Some(Duration::from_secs(5400)) };
+    assert_eq!(c.retention(), retention);
     assert_eq!((c.runtime.kind, c.runtime.core), (RuntimeKind::Tokio, Some(3)));
     assert_eq!(c.runtime.spin, Spin::For(Duration::from_micros(50)));
     assert_eq!((c.tls.mode, c.tls.key.as_deref()), (TlsMode::Files, Some(Path::new("node.key"))));

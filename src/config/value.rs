@@ -117,6 +117,19 @@ impl Value for Duration {
     }
 }
 
+impl Value for Option<Duration> {
+    fn parse(raw: &Raw, _: &str) -> Result<Self, ValueProblem> {
+        match raw.text("\"any\" or a duration")? {
+            "any" => Ok(None),
+            _ => Duration::parse(raw, "1s..=36500d").map(Some),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.map_or("any".to_owned(), |duration| duration.show())
+    }
+}
+
 /// A number of bytes. As text: "64KiB", "1.5MB", "100B".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteCount(pub u64);

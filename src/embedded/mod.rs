@@ -8,8 +8,10 @@ mod builder;
 mod client;
 mod ephemeral;
 mod leader;
+mod park;
 mod pipeline;
 mod session;
+mod watch;
 
 pub use crate::config::RuntimeKind as Runtime;
 pub use builder::Builder;
@@ -17,6 +19,7 @@ pub use client::EmbeddedClient;
 pub use leader::LeaderWatch;
 pub use pipeline::{Completed, Completion, Pipeline, PipelineError};
 pub use session::Session;
+pub use watch::Watch;
 
 use crate::api::{
     AdminError, ClientApi, Leadership, ReadError, ReadLevel, ReadyError, StartError, Status, StopError,

@@ -4,6 +4,7 @@ use super::client::{
     check_key, encode_delete, encode_put, encode_swap, look_now, read_error, swap_of, was_there, write_error,
     written,
 };
+use super::park::Parking;
 use crate::api::{Answer, ReadError, Swap, WriteError};
 use crate::kv::{Expected, KeyValue, Reply};
 use crate::runtime::mailbox::{Address, Handle};
@@ -11,8 +12,7 @@ use crate::runtime::shared::{Failure, Outcome, Shared, Submission};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{Thread, ThreadId};
+use std::task::{Context, Poll};
 
 /// Keeps many operations in flight from one thread or task.
 ///
@@ -52,8 +52,7 @@ pub struct Pipeline {
     /// Keys of reads in flight, by number.
     reads: BTreeMap<u64, Bytes>,
     batch: Vec<(u64, Outcome)>,
-    /// Wakes the thread that last waited.
-    parked: Option<(ThreadId, Waker)>,
+    parking: Parking,
 }
 
 /// The answer to one operation of a [`Pipeline`].
@@ -101,7 +100,7 @@ impl Pipeline {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let mailbox = shared.mailboxes.open();
         let (reads, batch) = (BTreeMap::new(), Vec::new());
-        Self { shared, mailbox, next: 0, in_flight: 0, reads, batch, parked: None }
+        Self { shared, mailbox, next: 0, in_flight: 0, reads, batch, parking: Parking::default() }
     }
 
     /// Sends a put; returns its number.
@@ -156,16 +155,9 @@ impl Pipeline {
 
     /// Sleeps until there are answers and appends them to `into`. Returns at once when nothing is in flight.
     pub fn wait(&mut self, into: &mut Vec<Completion>) {
-        let thread = std::thread::current();
-        let waker = match self.parked.take() {
-            Some((id, waker)) if id == thread.id() => waker,
-            _ => Waker::from(Arc::new(Unpark(thread.clone()))),
-        };
-        let mut cx = Context::from_waker(&waker);
-        while self.poll_batch(into, &mut cx).is_pending() {
-            std::thread::park();
-        }
-        self.parked = Some((thread.id(), waker));
+        let mut parking = std::mem::take(&mut self.parking);
+        parking.wait(|cx| self.poll_batch(into, cx));
+        self.parking = parking;
     }
 
     /// Completes when there are answers, and appends them to `into`; at once when nothing is in flight.
@@ -228,18 +220,5 @@ fn finish_read(shared: &Shared, key: &[u8], outcome: Outcome) -> Result<Complete
         Outcome::Readable => Ok(Completed::Get(look_now(shared, |store| store.get(key)))),
         Outcome::Failed(failure) => Err(read_error(failure).into()),
         other => unreachable!("a read is answered with leave to read, not {other:?}"),
-    }
-}
-
-/// Wakes a parked thread.
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.unpark();
     }
 }

@@ -78,4 +78,4 @@ pub use time::LogTime;
 pub use txn::{
     Compare, Op, OpReply, Relation, TXN_DEPTH, TXN_OPERATIONS, TXN_REPLY_BYTES, Target, Txn, TxnReply,
 };
-pub use watch::{Filter, WatchError, WatchItem, WatchQuery};
+pub use watch::{Filter, Hub, WatchError, WatchId, WatchItem, WatchLimits, WatchQuery};

@@ -25,6 +25,8 @@ pub(crate) enum Clapper {
     Event(OwnedFd),
     /// Holds a permit when rung before anybody waits.
     Notify(tokio::sync::Notify),
+    /// Unparked when rung.
+    Thread(std::thread::Thread),
 }
 
 impl Clapper {
@@ -74,6 +76,7 @@ impl Bell {
                 let _ = rustix::io::write(event, &[0, 0, 0, 1, 0, 0, 0, 0]);
             }
             Some(Clapper::Notify(notify)) => notify.notify_one(),
+            Some(Clapper::Thread(thread)) => thread.unpark(),
             // The loop has not slept yet and will look for work before it does.
             None => {}
         }

@@ -327,14 +327,14 @@ impl Wakes {
     /// How many of the last wakers a new one is compared with: answers of one task come together.
     const LOOK_BACK: usize = 4;
 
-    fn push(&mut self, waker: Waker) {
+    pub(crate) fn push(&mut self, waker: Waker) {
         if !self.wakers.iter().rev().take(Self::LOOK_BACK).any(|other| other.will_wake(&waker)) {
             self.wakers.push(waker);
         }
     }
 
     /// Wakes all of them; returns how many.
-    fn wake_all(&mut self) -> u64 {
+    pub(crate) fn wake_all(&mut self) -> u64 {
         let woken = self.wakers.len() as u64;
         self.wakers.drain(..).for_each(Waker::wake);
         woken

@@ -27,5 +27,6 @@ mod start;
 mod store;
 mod tokio;
 mod turn;
+pub(crate) mod watch;
 
 pub(crate) use start::{Order, Started, start};

@@ -4,8 +4,9 @@
 use super::bell::Bell;
 use super::clock;
 use super::mailbox::{Address, Mailboxes, Wakes};
+use super::watch::Watches;
 use crate::api::{Durability, Leadership, Status, StopReason};
-use crate::kv::{CommandError, Limits, Reply, Store};
+use crate::kv::{CommandError, Limits, Reply, Retention, Store, WatchLimits};
 use crate::raft::Mono;
 use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
@@ -91,6 +92,7 @@ pub(crate) struct Shared {
     pub(crate) bell: Arc<Bell>,
     pub(crate) mailboxes: Arc<Mailboxes<Outcome>>,
     pub(crate) store: Arc<RwLock<Store>>,
+    pub(crate) watches: Arc<Watches>,
     /// What callers' commands are checked against before they are handed over.
     pub(crate) limits: Limits,
     /// What acknowledgements of this node's group promise.
@@ -128,6 +130,8 @@ pub(crate) struct Sizes {
     /// Calls that may wait to be taken by the loop.
     pub(crate) queue: usize,
     pub(crate) limits: Limits,
+    pub(crate) watches: WatchLimits,
+    pub(crate) retention: Retention,
     pub(crate) durability: Durability,
 }
 
@@ -140,10 +144,12 @@ impl Shared {
             ended: false,
             watchers: Vec::new(),
         };
+        let store = Arc::new(RwLock::new(Store::with_limits(sizes.limits).with_retention(sizes.retention)));
         Arc::new(Self {
             bell: Arc::new(Bell::new()),
             mailboxes: Mailboxes::new(),
-            store: Arc::new(RwLock::new(Store::with_limits(sizes.limits))),
+            watches: Watches::new(Arc::clone(&store), sizes.watches),
+            store,
             limits: sizes.limits,
             durability: sizes.durability,
             reads: ReadCounters::default(),
@@ -261,6 +267,7 @@ impl Shared {
         self.publish_lease(None);
         self.board.lock().reason.get_or_insert_with(|| reason.clone());
         self.closed.store(true, Ordering::SeqCst);
+        self.watches.end(reason);
         self.turn_away_leftovers();
         self.mailboxes.deliver_all(|| Outcome::Failed(Failure::Interrupted(reason.clone())));
     }
@@ -313,7 +320,8 @@ mod tests {
 
     fn shared(queue: usize) -> Arc<Shared> {
         let durability = Durability::DiskFirst;
-        Shared::new(&Sizes { queue, limits: Limits::DEFAULT, durability })
+        let (limits, watches) = (Limits::DEFAULT, WatchLimits::DEFAULT);
+        Shared::new(&Sizes { queue, limits, watches, retention: Retention::DEFAULT, durability })
     }
 
     #[test]

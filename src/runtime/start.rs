@@ -104,6 +104,8 @@ pub(crate) fn start(order: Order) -> Result<Starting, StartError> {
     let shared = Shared::new(&Sizes {
         queue: configuration.limits.pending_requests.min(QUEUE),
         limits: configuration.kv_limits(),
+        watches: configuration.watch_limits(),
+        retention: configuration.retention(),
         durability: configuration.durability,
     });
     let told = Arc::new(Told::default());

@@ -1,6 +1,6 @@
 //! The store as the loop and its callers share it: the loop writes, once per batch; everybody reads.
 
-use crate::kv::{CommandError, Limits, LogTime, Reply, Store, encode_expire};
+use crate::kv::{CommandError, Limits, LogTime, Reply, Revision, Store, encode_expire};
 use crate::node::StateMachine;
 use bytes::{Bytes, BytesMut};
 use parking_lot::RwLock;
@@ -13,12 +13,22 @@ pub(crate) struct SharedStore {
     admitted: Limits,
     /// The store's, as of the last entry: the node asks every turn, and must not wait for readers then.
     upkeep_at: Option<LogTime>,
+    /// The store's, as this thread left it.
+    revision: Revision,
 }
 
 impl SharedStore {
     pub(crate) fn new(store: Arc<RwLock<Store>>, admitted: Limits) -> Self {
-        let upkeep_at = store.read().upkeep_at();
-        Self { store, admitted, upkeep_at }
+        let (upkeep_at, revision) = {
+            let store = store.read();
+            (store.upkeep_at(), store.revision())
+        };
+        Self { store, admitted, upkeep_at, revision }
+    }
+
+    /// The number of the last change, without a lock.
+    pub(crate) fn changed(&self) -> Revision {
+        self.revision
     }
 
     /// Number of keys, and bytes of keys and values.
@@ -38,6 +48,7 @@ impl StateMachine for SharedStore {
         store.advance_to(LogTime(entry.timestamp_ms()));
         replies.extend(entry.commands().map(|command| store.apply(command)));
         self.upkeep_at = store.upkeep_at();
+        self.revision = store.revision();
     }
 
     fn check(&self, command: &[u8]) -> Result<(), CommandError> {

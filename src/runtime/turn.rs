@@ -61,6 +61,8 @@ pub(crate) struct Loop<D> {
     /// The loop's own, of this turn.
     outbox: Vec<(Address, Outcome)>,
     wakes: Wakes,
+    /// What the watches know was applied.
+    changed: Revision,
     parts: Vec<bytes::Bytes>,
     over: Option<StopReason>,
     runtime: &'static str,
@@ -92,6 +94,7 @@ impl<D: Disk> Loop<D> {
             answers: Vec::new(),
             outbox: Vec::new(),
             wakes: Wakes::default(),
+            changed: Revision::EMPTY,
             parts: Vec::new(),
             over: None,
             runtime,
@@ -114,6 +117,7 @@ impl<D: Disk> Loop<D> {
         self.execute(now, instant);
         let sent = self.submit(instant);
         self.deliver();
+        self.tell_watches();
         if self.over.is_none() && self.shared.is_stopping() {
             self.end(StopReason::Requested);
         }
@@ -303,6 +307,15 @@ impl<D: Disk> Loop<D> {
             (Address::unpack(ticket.0), outcome)
         });
         shared.mailboxes.deliver(answers.chain(self.outbox.drain(..)), &mut self.wakes);
+    }
+
+    /// After the callers: whoever watches is told of what they did.
+    fn tell_watches(&mut self) {
+        let changed = self.node.machine().changed();
+        if changed != self.changed {
+            self.changed = changed;
+            self.shared.watches.ring();
+        }
     }
 
     fn next_timeout(&mut self, now: Now, instant: Instant) -> Option<Mono> {

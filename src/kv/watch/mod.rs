@@ -15,6 +15,16 @@
 //! Where this cannot be kept the watch ends with an error that names the first revision that was not told. Nothing is
 //! dropped in silence.
 
+mod batch;
+mod cursor;
+mod hub;
+mod index;
+mod matcher;
 mod query;
+mod ring;
 
+pub(crate) use cursor::{Cursor, Look};
+pub use hub::{Hub, WatchId, WatchLimits};
+pub(crate) use matcher::{GroupId, Matcher, Pass, Step};
 pub use query::{Filter, WatchError, WatchItem, WatchQuery};
+pub(crate) use ring::Ring;

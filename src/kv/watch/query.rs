@@ -1,9 +1,10 @@
 //! What is watched, what is told of it, and how that ends.
 
+use crate::kv::Revision;
 use crate::kv::command::CommandError;
 use crate::kv::event::{Event, Events};
+use crate::kv::past::Change;
 use crate::kv::range::KeyRange;
-use crate::kv::store::Revision;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -30,6 +31,17 @@ pub struct WatchQuery {
 pub(super) struct Form {
     pub filter: Option<Filter>,
     pub previous: bool,
+}
+
+impl Form {
+    /// Whether `change` is told.
+    pub fn admits(self, change: &Change<'_>) -> bool {
+        match self.filter {
+            None => true,
+            Some(Filter::Puts) => !change.is_delete(),
+            Some(Filter::Deletes) => change.is_delete(),
+        }
+    }
 }
 
 impl WatchQuery {
