@@ -6,6 +6,7 @@
 
 mod damage;
 mod hostile;
+mod leases;
 mod rules;
 mod sequences;
 mod world;

@@ -144,8 +144,15 @@ pub struct Spoken {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {
-    Put { at: usize },
-    Read { at: NodeId, floor: u64 },
+    Put {
+        at: usize,
+    },
+    /// Any command; its reply is kept.
+    Command,
+    Read {
+        at: NodeId,
+        floor: u64,
+    },
     Transfer,
 }
 
@@ -186,6 +193,8 @@ pub struct World {
     denied: Vec<usize>,
     /// Everything said so far, if it is kept.
     pub tape: Option<Vec<Spoken>>,
+    /// To commands that are not puts of the world's own.
+    pub replies: BTreeMap<Ticket, kv::Reply>,
     next_value: usize,
     pub tally: Tally,
 }
@@ -216,6 +225,7 @@ impl World {
             acknowledged: Vec::new(),
             denied: Vec::new(),
             tape: None,
+            replies: BTreeMap::new(),
             next_value: 0,
             tally: Tally::default(),
         };
@@ -444,6 +454,19 @@ impl World {
         ticket
     }
 
+    /// Proposes any command at a node.
+    pub fn command(&mut self, id: NodeId, command: Bytes) -> Ticket {
+        let ticket = self.ticket(id);
+        self.calls.insert(ticket, Call::Command);
+        self.feed(id, Input::Propose { ticket, command });
+        ticket
+    }
+
+    /// The world's time, in milliseconds.
+    pub fn milliseconds(&self) -> u64 {
+        self.now / MILLISECOND
+    }
+
     /// Asks for a linearizable read at a node.
     pub fn read(&mut self, id: NodeId) -> Ticket {
         let ticket = self.ticket(id);
@@ -609,6 +632,7 @@ impl World {
                 self.acknowledged.push(at);
                 self.tally.acknowledged += 1;
             }
+            (Call::Command, Ok(Reply::Applied(reply))) => drop(self.replies.insert(ticket, reply)),
             (Call::Read { at, floor }, Ok(Reply::Readable)) => {
                 let sees = self.node(at).machine().revision().0;
                 assert!(
