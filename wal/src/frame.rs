@@ -15,7 +15,7 @@
 //!     16    8  term
 //!     24    8  index
 //!     32    8  term of the previous entry
-//!     40    8  timestamp: leader's wall clock in ms since 1970, never falling along a log
+//!     40    8  timestamp: the leader's time in ms, never falling along a log
 //!     48    4  number of commands in the body
 //!     52    4  flags (0; unknown bits are refused)
 //!     56    8  reserved (0)
@@ -316,7 +316,8 @@ impl Frame {
         self.header.kind
     }
 
-    /// The leader's wall clock when it made the entry, in milliseconds since 1970; never falls along a log.
+    /// The leader's time when it made the entry, in milliseconds; never falls along a log. What time that is, whoever
+    /// proposes entries says.
     #[must_use]
     pub fn timestamp_ms(&self) -> u64 {
         self.header.timestamp
@@ -406,7 +407,7 @@ pub struct FrameHead {
     pub term: Term,
     /// The last entry of the leader's log.
     pub previous: EntryId,
-    /// Wall clock in ms; the caller keeps it from falling.
+    /// The leader's time in ms; the caller keeps it from falling.
     pub timestamp_ms: u64,
 }
 

@@ -5,7 +5,7 @@ use crate::kv::event::{Event, Events};
 use crate::kv::history::Retention;
 use crate::kv::range::KeyRange;
 use crate::kv::watch::batch::weight;
-use crate::kv::{Filter, KeyValue, LogTime};
+use crate::kv::{Attach, Filter, KeyValue, LogTime};
 use proptest::prelude::*;
 
 /// One key's change: what it was, what it is.
@@ -135,7 +135,7 @@ impl World {
         let mut edit = self.store.edit();
         for (key, value) in changes {
             match value {
-                Some(value) => edit.put(key, &[*value], None),
+                Some(value) => _ = edit.put(key, &[*value], Attach::Nothing),
                 None => _ = edit.delete(key),
             }
         }
