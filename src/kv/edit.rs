@@ -160,6 +160,7 @@ impl Edit<'_> {
     }
 
     /// What stands under `key`, as changed so far.
+    #[cfg(test)]
     pub fn get(&self, key: &[u8]) -> Option<KeyValue> {
         self.store.get(key)
     }
@@ -168,11 +169,6 @@ impl Edit<'_> {
     /// changed something, and the next page reads what it left when it was finished.
     pub fn read(&self, query: &RangeQuery, limits: PageLimits) -> RangePage {
         self.store.page(query, self.store.revision, limits)
-    }
-
-    /// The store as changed so far.
-    pub fn store(&self) -> &Store {
-        self.store
     }
 
     /// Ends it; the store's revision, which is the edit's if it changed something.

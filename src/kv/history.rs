@@ -3,7 +3,8 @@
 //! A record says what a change *replaced*; what it made is found in the next record of the same key, or in the store. A put
 //! then moves the old entry here instead of freeing it, and touches no other memory than the record itself and the one
 //! before it of the same key: no second search, no copy, nothing shared and counted. The price is paid by readers of the
-//! past, who follow a key's records back from the newest.
+//! past, who follow a key's records back from the newest. A change costs about 140 bytes beside its key and the value that it
+//! replaced.
 //!
 //! Promises: every record of a revision from [`History::oldest`] on is kept, so that every state from there on can be read
 //! and every change from there on be told. Nothing is kept without end: [`Retention`] bounds number, bytes and age, and

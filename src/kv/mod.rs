@@ -10,8 +10,12 @@
 //! A change that must not happen twice is asked for in a [session]: a client that got no answer sends the same
 //! bytes again, and gets the first answer. The module states the rules, limits and what a client has to do.
 //!
-//! Deliberately not here: clocks (time is what the log says, [`Store::advance_to`]), threads, randomness, I/O; leases and
-//! transactions; the history behind watches; snapshots. The store does not know that it is replicated.
+//! What was is kept for a while: it can be read at a revision ([`Store::get_at`], [`Store::range`], [`Store::history`]) and
+//! told to watchers, from [`Store::oldest`] on. How much is kept is local ([`Retention`]) and changes no command's answer. No
+//! answer is unbounded: what does not fit a page says how to go on.
+//!
+//! Deliberately not here: clocks (time is what the log says, [`Store::advance_to`]), threads, randomness, I/O; snapshots. The
+//! store does not know that it is replicated.
 //!
 //! ```
 //! use bytes::BytesMut;
@@ -68,8 +72,6 @@ pub use command::{
 pub use event::{Event, Events, RevisionError};
 pub use history::Retention;
 pub use lease::{Attach, LEASE_TTL, LeaseError, LeaseId, LeaseLimits, LeaseStatus};
-#[allow(unused_imports, reason = "watches read it")]
-pub(crate) use past::Change;
 pub use range::{COUNT_KEYS, KeyRange, Order, PAGE_BYTES, PAGE_KEYS, RangePage, RangeQuery, Select};
 pub use reply::{Presence, Reply, ReplyError};
 pub use session::{Numbering, SESSION_TIMEOUT, SessionError, SessionId, SessionLimits, Stamp};

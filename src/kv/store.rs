@@ -258,7 +258,8 @@ impl Store {
         self.entries.is_empty()
     }
 
-    /// Bytes of all keys and values, without what it costs to hold them (about 130 bytes a key).
+    /// Bytes of all keys and values, without what it costs to hold them (about 145 bytes a key, measured with a million
+    /// keys of 16 bytes).
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
