@@ -42,6 +42,26 @@ pub struct Forwarded {
     pub outcomes: Vec<(u64, ForwardOutcome)>,
 }
 
+impl Forwarded {
+    /// The same in parts whose outcomes have about `bytes` each; one that is longer is a part of its own.
+    pub(super) fn split(self, bytes: usize) -> Vec<Self> {
+        let Self { incarnation, outcomes } = self;
+        let mut parts = Vec::with_capacity(1);
+        let (mut part, mut filled) = (Vec::new(), 0);
+        for outcome in outcomes {
+            let length = outcome.1.bytes();
+            if filled + length > bytes && !part.is_empty() {
+                parts.push(Self { incarnation, outcomes: std::mem::take(&mut part) });
+                filled = 0;
+            }
+            filled += length;
+            part.push(outcome);
+        }
+        parts.push(Self { incarnation, outcomes: part });
+        parts
+    }
+}
+
 /// What became of one forwarded command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ForwardOutcome {
@@ -57,6 +77,18 @@ pub enum ForwardOutcome {
     Superseded,
     /// Nobody knows whether it happened.
     Unknown,
+}
+
+impl ForwardOutcome {
+    /// Its length in a message, or a little more.
+    fn bytes(&self) -> usize {
+        const HEAD: usize = 32;
+        HEAD + match self {
+            Self::Applied(reply) => reply.len(),
+            Self::Refused(reason) => reason.len(),
+            Self::NotLeader | Self::Busy | Self::Superseded | Self::Unknown => 0,
+        }
+    }
 }
 
 /// A follower's question for a read.
@@ -79,4 +111,27 @@ pub struct Index {
     pub number: u64,
     /// The index, if the receiver could confirm that it led.
     pub index: Option<LogIndex>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_are_split_by_their_length_and_none_is_lost() {
+        let lengths = [0, 60, 900, 10, 10, 10, 400, 30];
+        let outcomes: Vec<_> = (0..)
+            .zip(lengths)
+            .map(|(number, length)| (number, ForwardOutcome::Applied(vec![0; length].into())))
+            .collect();
+        let parts = Forwarded { incarnation: 7, outcomes: outcomes.clone() }.split(300);
+        for part in &parts {
+            let bytes: usize = part.outcomes.iter().map(|(_, outcome)| outcome.bytes()).sum();
+            assert!(part.incarnation == 7 && !part.outcomes.is_empty());
+            assert!(bytes <= 300 || part.outcomes.len() == 1, "{bytes}");
+        }
+        assert_eq!(parts.len(), 5);
+        let joined: Vec<_> = parts.into_iter().flat_map(|part| part.outcomes).collect();
+        assert_eq!(joined, outcomes);
+    }
 }

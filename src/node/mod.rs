@@ -679,7 +679,10 @@ impl<M: StateMachine> Node<M> {
 
     fn flush_answers(&mut self) {
         for (to, forwarded) in std::mem::take(&mut self.outcomes) {
-            self.outputs.push_back(Output::Send { to, message: Message::Forwarded(forwarded) });
+            // What fits into a batch fits into a message; the answers to a batch may be longer than it was.
+            for part in forwarded.split(self.limits.batch_bytes) {
+                self.outputs.push_back(Output::Send { to, message: Message::Forwarded(part) });
+            }
         }
         if !self.answers.is_empty() {
             self.outputs.push_back(Output::Answers(std::mem::take(&mut self.answers)));
