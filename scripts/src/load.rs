@@ -20,6 +20,34 @@ use crate::random::Random;
 use crate::stamp::Stamp;
 use crate::talk::{Ask, Effect, Expect, Found, Level, Told};
 
+/// How long ledger values are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sizes {
+    /// All alike.
+    Equal(usize),
+    /// From a few bytes to below this many: as many of one length as of twice that length.
+    Mixed(usize),
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self::Equal(100)
+    }
+}
+
+impl Sizes {
+    fn of(self, random: &mut Random) -> usize {
+        match self {
+            Self::Equal(bytes) => bytes,
+            Self::Mixed(most) => {
+                let doublings = u64::from(most.ilog2());
+                let below = 1 << random.within(5.min(doublings)..doublings + 1);
+                usize::try_from(random.within(below / 2..below)).expect("below a usize")
+            }
+        }
+    }
+}
+
 /// How much load.
 #[derive(Debug, Clone)]
 pub struct Shape {
@@ -38,7 +66,7 @@ pub struct Shape {
     /// Ledger writes a second, all together.
     pub rate: u32,
     /// Bytes of a ledger value.
-    pub value_bytes: usize,
+    pub value_bytes: Sizes,
     /// Patience with one call.
     pub call_limit: Duration,
     /// Choices of the clients.
@@ -55,7 +83,7 @@ impl Default for Shape {
             first_ledger: 0,
             in_flight: 32,
             rate: 3000,
-            value_bytes: 100,
+            value_bytes: Sizes::default(),
             call_limit: Duration::from_secs(2),
             seed: 1,
         }
@@ -139,9 +167,10 @@ impl Entry {
     }
 
     /// The value written to it.
-    pub fn value(ledger: usize, number: u64, bytes: usize) -> String {
+    pub fn value(ledger: usize, number: u64, sizes: Sizes) -> String {
         let start = format!("{ledger}.{number}.");
-        let filler = Random::new(number ^ ((ledger as u64) << 48)).bits();
+        let mut random = Random::new(number ^ ((ledger as u64) << 48));
+        let (filler, bytes) = (random.bits(), sizes.of(&mut random));
         start.clone()
             + &format!("{filler:016x}").repeat(bytes / 16 + 1)[..bytes.saturating_sub(start.len()).max(8)]
     }
@@ -157,7 +186,7 @@ pub struct Record {
     /// Ledger clients, and how many keys each tried, acknowledged or not.
     pub tried: Vec<(usize, u64)>,
     /// Bytes of a ledger value.
-    pub value_bytes: usize,
+    pub value_bytes: Sizes,
     /// Calls whose outcome nobody knows.
     pub unknown: u64,
     /// Calls refused with the word that nothing happened.

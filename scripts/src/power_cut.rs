@@ -8,8 +8,9 @@ use clap::ValueEnum;
 
 use crate::audit;
 use crate::cluster::{Cluster, Network, PATIENCE, Runtimes, Settings};
-use crate::disk::{self, Cut, Disk, Filesystem};
-use crate::load::{Load, Record, Shape};
+use crate::disk::{self, Cut, Disk, Filesystem, Workshop};
+use crate::load::{Load, Record, Shape, Sizes};
+use crate::process::NodeProcess;
 use crate::random::Random;
 use crate::report::{Distribution, Report};
 use crate::stamp::Stamp;
@@ -33,7 +34,7 @@ pub struct Plan {
     pub runtimes: Runtimes,
     /// The filesystem.
     pub filesystem: Kind,
-    /// Power cuts; every second one takes the disk's write cache too.
+    /// Power cuts; of three, one takes the disk's write cache too, and one takes half of it.
     pub cycles: usize,
     /// Seed of the times.
     pub seed: u64,
@@ -41,11 +42,18 @@ pub struct Plan {
     pub load: Shape,
 }
 
-/// Room for a few segments of the log and the filesystem's own.
+/// Room for the log of a [`LIFE`], several times, and the filesystem's own.
 const DISK_BYTES: u64 = 384 << 20;
+/// Cuts that one log goes through: afterwards everything is read back, and the node begins again with an empty directory, so
+/// that a long job is not a test of reading long logs.
+const LIFE: usize = 50;
+/// Writes from a part of a block to eight: one of a single block cannot be torn.
+const SIZES: Sizes = Sizes::Mixed(32 << 10);
+/// Less is a write of one block.
+const TEARABLE: u64 = 2 * 4096;
 
-/// Cut the power as often as the plan says; after each cut, everything acknowledged since the one before is read back, at
-/// the end everything.
+/// Cut the power as often as the plan says; after each cut, everything acknowledged since the one before is read back, and
+/// everything at the end of a life.
 pub fn run(plan: &Plan) -> Report {
     let filesystem = match plan.filesystem {
         Kind::Ext4 => Filesystem::Ext4,
@@ -56,7 +64,7 @@ pub fn run(plan: &Plan) -> Report {
         return Report::skipped(name, why);
     }
     let mut report = Report::new(name);
-    if let Err(error) = cycles(plan, filesystem, &mut report) {
+    if let Err(error) = lives(plan, filesystem, &mut report) {
         report.violation(error.to_string());
     }
     report
@@ -64,11 +72,9 @@ pub fn run(plan: &Plan) -> Report {
 
 type Failure = Box<dyn std::error::Error>;
 
-fn cycles(plan: &Plan, filesystem: Filesystem, report: &mut Report) -> Result<(), Failure> {
-    std::fs::create_dir_all(&plan.below)?;
-    let scratch = tempfile::Builder::new().prefix("power-").tempdir_in(&plan.below)?;
-    let mut disk = Disk::make(scratch.path(), filesystem, DISK_BYTES)?;
-    let mut random = Random::new(plan.seed);
+fn lives(plan: &Plan, filesystem: Filesystem, report: &mut Report) -> Result<(), Failure> {
+    let scratch = Workshop::open(&plan.below)?;
+    let disk = Disk::make(scratch.path(), filesystem, DISK_BYTES)?;
     let settings = Settings {
         program: plan.program.clone(),
         nodes: 1,
@@ -77,77 +83,174 @@ fn cycles(plan: &Plan, filesystem: Filesystem, report: &mut Report) -> Result<()
         network: Network::Plain,
     };
     let cluster = Arc::new(Cluster::prepare(settings)?);
-    cluster.place(0, disk.path().join("node"));
+    let mut job = Job { plan, disk, cluster, random: Random::new(plan.seed), seen: Seen::default() };
     let start = Instant::now();
-    let (mut acknowledged, mut unknown, mut cuts, mut opened) = (0, 0, [0, 0], Distribution::default());
-    let (mut records, mut lost, mut lies): (Vec<Record>, usize, usize) = (Vec::new(), 0, 0);
-    for cycle in 0..=plan.cycles {
-        let restart = Instant::now();
-        let node = match cluster.start_node(0).and_then(|node| cluster.leader(PATIENCE).map(|_| node)) {
-            Ok(node) => node,
-            Err(error) => {
-                // A node that cannot be started has lost everything it acknowledged.
-                report.fact("acknowledged writes out of reach", acknowledged);
-                return Err(format!("after cut {cycle}: {error}").into());
-            }
-        };
-        if cycle > 0 {
-            opened.add(restart.elapsed());
-        }
-        // Everything at the end, until then what was acknowledged last.
-        let back = if cycle == plan.cycles { records.len() } else { records.len().min(1) };
-        let mut again = 0;
-        for record in &records[records.len() - back..] {
-            let ledger = audit::ledger(&node, record)?;
-            again += ledger.lost();
-            // Once is enough to see what is gone.
-            if report.violations().is_empty() {
-                ledger.into_report(report);
-            }
-        }
-        // What is gone once is not counted again at the end.
-        lost = if cycle == plan.cycles { lost.max(again) } else { lost + again };
-        if cycle == plan.cycles {
-            break;
-        }
-        let shape = Shape {
-            first_ledger: cycle * plan.load.ledgers,
-            seed: random.bits(),
-            groups: 0,
-            // Writes of several blocks can be torn.
-            value_bytes: 2000,
-            ..plan.load.clone()
-        };
-        let load = Load::start(&cluster, shape);
-        if !load.progress(1, PATIENCE) {
-            return Err(format!("cycle {cycle}: nothing is acknowledged").into());
-        }
-        std::thread::sleep(random.duration(Duration::ZERO..Duration::from_millis(150)));
-        disk.cut(if cycle % 2 == 0 { Cut::Filesystem } else { Cut::Device })?;
-        let without_power = Stamp::now();
-        cuts[cycle % 2] += 1;
-        // What is acknowledged without power would be a lie too: the clients go on for a moment.
-        std::thread::sleep(random.duration(Duration::ZERO..Duration::from_millis(20)));
-        drop(node);
-        cluster.kill(0);
-        let record = load.finish();
-        lies += record.entries.iter().filter(|entry| entry.invoked > without_power).count();
-        acknowledged += record.entries.len();
-        unknown += record.unknown;
-        records.push(record);
-        disk.restore()?;
+    let mut result = Ok(());
+    while result.is_ok() && job.seen.cycles() < plan.cycles {
+        result = job.live(report);
     }
-    cluster.kill(0);
+    job.cluster.kill(0);
+    job.seen.into_report(start.elapsed(), report);
+    recoveries(&job.cluster, report);
+    result
+}
 
-    report.fact("power cuts (filesystem / and device cache)", format!("{} / {}", cuts[0], cuts[1]));
-    report.fact("writes acknowledged / under way at a cut", format!("{acknowledged} / {unknown}"));
-    report.fact("acknowledged writes lost", lost);
-    report.fact("start after a cut, until it leads", opened);
-    report.fact("cycles per second", format!("{:.1}", plan.cycles as f64 / start.elapsed().as_secs_f64()));
-    report.require(lost == 0, || format!("{lost} acknowledged writes lost in all"));
-    report.require(lies == 0, || format!("{lies} writes were sent and acknowledged without power"));
-    recoveries(&cluster, report);
-    Ok(())
+/// What was injected, and what came of it.
+#[derive(Default)]
+struct Seen {
+    /// By kind.
+    cuts: [usize; 3],
+    /// Cuts with writes in the disk's cache, of the third kind.
+    half_done: usize,
+    lives: usize,
+    acknowledged: usize,
+    unknown: u64,
+    /// Acknowledged, and gone.
+    lost: usize,
+    /// Sent and acknowledged when there was no power.
+    lies: usize,
+    opened: Distribution,
+}
+
+impl Seen {
+    fn cycles(&self) -> usize {
+        self.cuts.iter().sum()
+    }
+
+    fn into_report(self, took: Duration, report: &mut Report) {
+        let [filesystem, device, half] = self.cuts;
+        report.fact(
+            "power cuts (filesystem / and device cache / and part of it)",
+            format!("{filesystem} / {device} / {half}, {} of these with writes in it", self.half_done),
+        );
+        report.fact("logs begun", self.lives);
+        report.fact(
+            "writes acknowledged / under way at a cut",
+            format!("{} / {}", self.acknowledged, self.unknown),
+        );
+        report.fact("acknowledged writes lost", self.lost);
+        let cycles = self.cuts.iter().sum::<usize>() as f64;
+        report.fact("start after a cut, until it leads", self.opened);
+        report.fact("cycles per second", format!("{:.1}", cycles / took.as_secs_f64()));
+        report.require(self.lost == 0, || format!("{} acknowledged writes lost in all", self.lost));
+        report.require(self.lies == 0, || {
+            format!("{} writes were sent and acknowledged without power", self.lies)
+        });
+    }
+}
+
+struct Job<'a> {
+    plan: &'a Plan,
+    disk: Disk,
+    cluster: Arc<Cluster>,
+    random: Random,
+    seen: Seen,
+}
+
+impl Job<'_> {
+    /// From an empty directory through [`LIFE`] cuts.
+    fn live(&mut self, report: &mut Report) -> Result<(), Failure> {
+        let home = self.disk.path().join(format!("node-{}", self.seen.lives));
+        self.cluster.place(0, home.clone());
+        self.seen.lives += 1;
+        let mut records: Vec<Record> = Vec::new();
+        let lost_before = self.seen.lost;
+        let cycles = LIFE.min(self.plan.cycles - self.seen.cycles());
+        for cycle in 0..cycles {
+            let node = self.start(&records)?;
+            let last = records.len().saturating_sub(1);
+            self.seen.lost += read_back(&node, &records[last..], report)?;
+            records.push(self.cycle(cycle, node)?);
+        }
+        let node = self.start(&records)?;
+        // What is gone once is not counted again, unless something else is gone by now.
+        let lost = read_back(&node, &records, report)?;
+        self.seen.lost = self.seen.lost.max(lost_before + lost);
+        drop(node);
+        self.cluster.kill(0);
+        Ok(std::fs::remove_dir_all(home)?)
+    }
+
+    /// Power is back.
+    fn start(&mut self, records: &[Record]) -> Result<Arc<NodeProcess>, Failure> {
+        let start = Instant::now();
+        let started = self.cluster.start_node(0).and_then(|node| self.cluster.leader(PATIENCE).map(|_| node));
+        let node = started.map_err(|error| {
+            // A node that cannot be started has lost everything it acknowledged.
+            let out_of_reach: usize = records.iter().map(|record| record.entries.len()).sum();
+            format!(
+                "after cut {}: {error}; {out_of_reach} acknowledged writes are out of reach",
+                self.seen.cycles()
+            )
+        })?;
+        if !records.is_empty() {
+            self.seen.opened.add(start.elapsed());
+        }
+        Ok(node)
+    }
+
+    /// Load, and a cut; what the clients saw.
+    fn cycle(&mut self, cycle: usize, node: Arc<NodeProcess>) -> Result<Record, Failure> {
+        let shape = Shape {
+            first_ledger: cycle * self.plan.load.ledgers,
+            seed: self.random.bits(),
+            groups: 0,
+            value_bytes: SIZES,
+            ..self.plan.load.clone()
+        };
+        let load = Load::start(&self.cluster, shape);
+        if !load.progress(1, PATIENCE) {
+            return Err(format!("after cut {}: nothing is acknowledged", self.seen.cycles()).into());
+        }
+        std::thread::sleep(self.random.duration(Duration::ZERO..Duration::from_millis(150)));
+        let kind = self.seen.cycles() % 3;
+        let cut = [Cut::Filesystem, Cut::Device, Cut::HalfEmptied(self.random.bits())][kind];
+        if matches!(cut, Cut::HalfEmptied(_)) && freeze_in_a_write(&node, &self.disk, &mut self.random) {
+            self.seen.half_done += 1;
+        }
+        self.disk.cut(cut)?;
+        let without_power = Stamp::now();
+        node.thaw();
+        self.seen.cuts[kind] += 1;
+        // What is acknowledged without power would be a lie too: the clients go on for a moment.
+        std::thread::sleep(self.random.duration(Duration::ZERO..Duration::from_millis(20)));
+        drop(node);
+        self.cluster.kill(0);
+        let record = load.finish();
+        self.seen.lies += record.entries.iter().filter(|entry| entry.invoked > without_power).count();
+        self.seen.acknowledged += record.entries.len();
+        self.seen.unknown += record.unknown;
+        self.disk.restore()?;
+        Ok(record)
+    }
+}
+
+/// How many acknowledged writes are gone. The first are told in full: once is enough to see what is gone.
+fn read_back(node: &NodeProcess, records: &[Record], report: &mut Report) -> Result<usize, Failure> {
+    let mut lost = 0;
+    for record in records {
+        let ledger = audit::ledger(node, record)?;
+        lost += ledger.lost();
+        if report.violations().is_empty() {
+            ledger.into_report(report);
+        }
+    }
+    Ok(lost)
+}
+
+/// Stop the node while the disk holds blocks that it has not flushed, if such a moment comes soon. What the kernel does for
+/// the node goes on to its end: a write that was begun is handed over whole, and a flush that was begun is done.
+fn freeze_in_a_write(node: &NodeProcess, disk: &Disk, random: &mut Random) -> bool {
+    const TRIES: usize = 50;
+    for _ in 0..TRIES {
+        node.freeze();
+        if disk.unflushed().is_none_or(|bytes| bytes >= TEARABLE) {
+            return true;
+        }
+        node.thaw();
+        std::thread::sleep(random.duration(Duration::ZERO..Duration::from_millis(2)));
+    }
+    false
 }
 
 /// What the node said it found when it was opened: how often the end of its log was torn, and how much was cut.
