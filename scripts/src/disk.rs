@@ -387,7 +387,7 @@ fn dirty_pages(file: &File, part: Range<u64>) -> Option<u64> {
 fn dirty_parts(file: &File) -> io::Result<Vec<Range<u64>>> {
     let mut parts: Vec<Range<u64>> = Vec::new();
     let pages = file.metadata()?.len().div_ceil(PAGE);
-    let mut open = vec![0..pages];
+    let mut open: Vec<_> = std::iter::once(0..pages).collect();
     while let Some(part) = open.pop() {
         let middle = part.start + (part.end - part.start) / 2;
         match dirty_pages(file, part.start * PAGE..part.end * PAGE) {

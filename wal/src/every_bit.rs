@@ -313,10 +313,11 @@ impl Corpus {
         match envelopes.get(behind) {
             Some(envelope) => self.in_envelope(bytes, header, envelope, at..at + length),
             None => {
-                // A whole header here that speaks of a later write of this segment would be evidence of damage.
+                // A whole header here that speaks of a later write of this segment would be evidence of damage. It would lie
+                // in one of the sectors touched: the others are zeros.
                 let last = envelopes.last().map_or(0, |envelope| envelope.sequence);
-                let from = at / BLOCK * BLOCK;
-                let silent = bytes[from..(at + length).next_multiple_of(BLOCK)]
+                let from = at / SECTOR * SECTOR;
+                let silent = bytes[from..(at + length).next_multiple_of(SECTOR)]
                     .chunks_exact(SECTOR)
                     .filter(|sector| !is_zero(sector))
                     .all(|sector| Header::sight(sector, header).is_none_or(|seen| seen.sequence <= last));

@@ -1,6 +1,6 @@
 //! What only Linux has: the ring, direct writes, and questions to its filesystems.
 //!
-//! `unsafe` is in `buffer.rs` and `ring.rs` of this folder and nowhere else in the crate.
+//! `unsafe` is in `buffer.rs`, `ring.rs` and `turn.rs` of this folder and nowhere else in the crate.
 
 mod buffer;
 mod flusher;
@@ -8,6 +8,7 @@ mod gathering;
 mod log;
 mod ring;
 mod store;
+mod turn;
 
 pub use log::{Strategy, UringLog};
 pub use ring::Ring;
