@@ -51,11 +51,14 @@ pub mod sim;
 #[cfg(feature = "server")]
 pub mod prelude {
     pub use crate::api::{
-        AdminError, Answer, ClientApi, Durability, Leadership, ReadError, ReadLevel, ReadyError, SessionApi,
-        SessionOptions, StartError, StopError, Swap, WriteError,
+        AdminError, Answer, AttachedSwap, ClientApi, Durability, Leadership, ReadError, ReadLevel,
+        ReadyError, SessionApi, SessionOptions, StartError, StopError, Swap, WriteError,
     };
-    pub use crate::embedded::{Builder, EmbeddedClient, EmbeddedEngine, Pipeline, Runtime, Session};
-    pub use crate::kv::{Expected, KeyValue, Page, Revision};
+    pub use crate::embedded::{Builder, EmbeddedClient, EmbeddedEngine, Pipeline, Runtime, Session, Watch};
+    pub use crate::kv::{
+        Attach, Compare, Event, Expected, Filter, KeyRange, KeyValue, LeaseId, Op, OpReply, Page, RangePage,
+        RangeQuery, Revision, Txn, TxnReply, WatchError, WatchItem, WatchQuery,
+    };
     pub use wal::NodeId;
 }
 

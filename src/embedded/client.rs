@@ -1,20 +1,25 @@
 //! [`EmbeddedClient`]: calls into the engine of this process.
 
-use super::{Pipeline, Session};
+use super::call::{Call, admin_error, read_error, write_error};
+use super::change::{self, Change, written};
+use super::{Pipeline, Session, Watch};
 use crate::api::{
-    AdminError, Answer, ClientApi, Durability, Leadership, Member, ReadError, ReadLevel, SessionOptions,
-    Status, StopReason, Swap, Uncertainty, WriteError,
+    AdminError, Answer, AttachedSwap, ClientApi, Durability, Member, ReadError, ReadLevel, SessionOptions,
+    Status, StopReason, Swap, WriteError,
 };
-use crate::kv::{self, CommandError, Expected, KeyValue, Page, Presence, Reply, Store};
+use crate::kv::{
+    Attach, COUNT_KEYS, CommandError, Event, Expected, KeyRange, KeyValue, LeaseId, LeaseStatus, PAGE_BYTES,
+    PAGE_KEYS, Page, RangePage, RangeQuery, Reply, Revision, RevisionError, Select, Store, Txn, TxnReply,
+    WatchError, WatchQuery,
+};
 use crate::raft::Mono;
 use crate::runtime::mailbox::{Address, Handle};
 use crate::runtime::shared::{Failure, Outcome, Shared, Submission};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::time::Duration;
 use wal::NodeId;
 
 /// A handle for calls into the engine of this process. Cheap to clone; give every thread or task its own clone, since
@@ -85,16 +90,17 @@ impl EmbeddedClient {
     }
 
     fn call<A: FnOnce(Address) -> Submission + Unpin>(&self, ask: A) -> Call<'_, A> {
-        Call { shared: &self.shared, mailbox: self.mailbox(), state: CallState::New(Some(ask)), alarm: None }
+        Call::new(&self.shared, self.mailbox(), ask)
     }
 
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
     }
 
-    async fn write(&self, command: Result<Bytes, CommandError>) -> Result<Answer<Reply>, WriteError> {
-        let (reply, durability) = self.propose(command?).await?;
-        written(reply, durability)
+    async fn write<T>(&self, change: Change<T>) -> Result<Answer<T>, WriteError> {
+        let (command, read) = change.ready()?;
+        let (reply, durability) = self.propose(command).await?;
+        written(reply, durability, read)
     }
 
     /// Sends a command once.
@@ -118,6 +124,53 @@ impl EmbeddedClient {
         }
         self.leave_to_read().await?;
         Ok(look_now(&self.shared, &look))
+    }
+
+    /// Reads a state that may not be kept, or not be there.
+    async fn read_kept<T>(
+        &self,
+        look: impl Fn(&Store) -> Result<T, RevisionError>,
+    ) -> Result<Answer<T>, ReadError> {
+        let Answer { value, revision, durability } = self.read(self.default_level, look).await?;
+        Ok(Answer { value: value?, revision, durability })
+    }
+
+    /// A page in slices, each under a lock of its own: a long page never keeps the loop waiting for long.
+    async fn read_page(&self, query: RangeQuery) -> Result<Answer<RangePage>, ReadError> {
+        if query.limit == 0 {
+            return Err(CommandError::RangeLimit.into());
+        }
+        let slice = Slice::of(&query);
+        let begin = query.clone().limit(slice.keys.min(slice.page_keys));
+        let mut answer = self.read_kept(|store| store.range(&begin)).await?;
+        let page = &mut answer.value;
+        let mut bytes = page.items.iter().map(item_bytes).sum::<usize>();
+        while let Some(next) = &mut page.next {
+            next.limit = query.limit;
+            let found = usize::try_from(page.count).expect("it was in memory");
+            if found >= slice.page_keys || bytes >= PAGE_BYTES {
+                break;
+            }
+            let go_on = next.clone().limit(slice.keys.min(slice.page_keys - found));
+            // Nothing but a compaction up to now can be in the way. Then the page ends here, and the next one says so.
+            let Ok(more) = self.shared.store.read().range(&go_on) else { break };
+            assert_eq!(more.revision, page.revision, "a page is of one revision");
+            page.next = more.next;
+            page.count += more.count;
+            for item in more.items {
+                if bytes >= PAGE_BYTES {
+                    // A slice may hold a page's bytes by itself: what is too much is the next page's.
+                    let last = page.items.last().map(|item| item.key.clone());
+                    page.next = Some(RangeQuery { limit: query.limit, after: last, ..go_on });
+                    page.count = page.items.len() as u64;
+                    break;
+                }
+                bytes += item_bytes(&item);
+                page.items.push(item);
+            }
+        }
+        answer.revision = answer.value.revision;
+        Ok(answer)
     }
 
     /// Returns when the store shows everything that was acknowledged before the call.
@@ -147,9 +200,8 @@ impl EmbeddedClient {
     /// Returns at `at`.
     pub(super) async fn alarm(&self, at: Mono) -> Result<(), StopReason> {
         loop {
-            let mut call = self.call(move |address| Submission::Alarm { address, at });
-            call.alarm = Some(at);
-            match call.await {
+            let call = self.call(move |address| Submission::Alarm { address, at });
+            match call.due(at).await {
                 Outcome::Alarm => return Ok(()),
                 Outcome::Failed(Failure::Interrupted(reason) | Failure::Stopped(reason)) => {
                     return Err(reason);
@@ -168,6 +220,28 @@ pub(super) fn look_now<T>(shared: &Shared, look: impl Fn(&Store) -> T) -> Answer
     Answer { value: look(&store), revision: store.revision(), durability: shared.durability }
 }
 
+/// How a page is cut so that each look at the store takes well below a millisecond.
+struct Slice {
+    /// Keys in one look.
+    keys: usize,
+    /// Keys in the whole page.
+    page_keys: usize,
+}
+
+impl Slice {
+    fn of(query: &RangeQuery) -> Self {
+        let (keys, most) = match query.select {
+            Select::CountOnly => (50_000, COUNT_KEYS),
+            Select::Whole | Select::KeysOnly => (1_000, PAGE_KEYS),
+        };
+        Self { keys, page_keys: query.limit.min(most) }
+    }
+}
+
+fn item_bytes(item: &KeyValue) -> usize {
+    item.key.len() + item.value.len()
+}
+
 /// Refuses keys that cannot be in the store.
 pub(super) fn check_key(shared: &Shared, key: &[u8]) -> Result<(), CommandError> {
     let limit = shared.limits.key_bytes;
@@ -178,109 +252,33 @@ pub(super) fn check_key(shared: &Shared, key: &[u8]) -> Result<(), CommandError>
     }
 }
 
-/// Encodes a command into memory of exactly `length` bytes and checks it against the configured limits.
-fn encode(
-    shared: &Shared,
-    length: usize,
-    write: impl FnOnce(&mut BytesMut) -> Result<(), CommandError>,
-) -> Result<Bytes, CommandError> {
-    // What is beyond every limit is refused by the encoder before it is copied: no memory is taken for it.
-    let mut command = BytesMut::with_capacity(length.min(kv::Limits::MAX.command_bytes()));
-    write(&mut command)?;
-    shared.limits.check(&command)?;
-    Ok(command.freeze())
-}
-
-/// Format and tag.
-const HEAD: usize = 2;
-/// The length before a key or value.
-const PREFIX: usize = 4;
-
-pub(super) fn encode_put(shared: &Shared, key: &[u8], value: &[u8]) -> Result<Bytes, CommandError> {
-    let length = HEAD + 2 * PREFIX + key.len() + value.len();
-    encode(shared, length, |out| kv::encode_put(key, value, out))
-}
-
-pub(super) fn encode_delete(shared: &Shared, key: &[u8]) -> Result<Bytes, CommandError> {
-    encode(shared, HEAD + PREFIX + key.len(), |out| kv::encode_delete(key, out))
-}
-
-pub(super) fn encode_swap(
-    shared: &Shared,
-    key: &[u8],
-    expected: &Expected,
-    new: &[u8],
-) -> Result<Bytes, CommandError> {
-    let expectation = match expected {
-        Expected::Absent => 1,
-        Expected::Value(value) => 1 + PREFIX + value.len(),
-        Expected::Revision(_) => 1 + 8,
-    };
-    let length = HEAD + 2 * PREFIX + key.len() + expectation + new.len();
-    encode(shared, length, |out| kv::encode_compare_and_swap(key, expected.as_ref(), new, out))
-}
-
-/// A reply as an answer.
-pub(super) fn written(reply: Reply, durability: Durability) -> Result<Answer<Reply>, WriteError> {
-    match (reply.revision(), reply) {
-        (_, Reply::Refused(error)) => Err(WriteError::Refused(error)),
-        (_, Reply::SessionRefused(error)) => Err(WriteError::Session(error)),
-        (None, reply) => unreachable!("{reply:?} names a revision"),
-        (Some(revision), value) => Ok(Answer { value, revision, durability }),
-    }
-}
-
-pub(super) fn write_error(failure: Failure) -> WriteError {
-    match failure {
-        Failure::Refused(error) => WriteError::Refused(error),
-        Failure::NotAllowed(reason) => WriteError::NotAllowed(reason),
-        Failure::Busy => WriteError::Busy,
-        Failure::NoLeader | Failure::NotLeader => WriteError::NoLeader,
-        Failure::Unknown | Failure::Timeout => WriteError::OutcomeUnknown(Uncertainty::NoAnswer),
-        Failure::Interrupted(reason) => WriteError::OutcomeUnknown(Uncertainty::Stopped(reason)),
-        Failure::Stopped(reason) => WriteError::Stopped(reason),
-    }
-}
-
-pub(super) fn read_error(failure: Failure) -> ReadError {
-    match failure {
-        Failure::Refused(error) => ReadError::Refused(error),
-        Failure::Busy => ReadError::Busy,
-        Failure::NoLeader
-        | Failure::NotLeader
-        | Failure::NotAllowed(_)
-        | Failure::Unknown
-        | Failure::Timeout => ReadError::NoLeader,
-        Failure::Interrupted(reason) | Failure::Stopped(reason) => ReadError::Stopped(reason),
-    }
-}
-
-fn admin_error(failure: Failure, leadership: Leadership) -> AdminError {
-    match failure {
-        Failure::Refused(error) => AdminError::Refused(error.to_string()),
-        Failure::NotAllowed(reason) => AdminError::Refused(reason),
-        Failure::Busy => AdminError::Busy,
-        Failure::NoLeader | Failure::NotLeader => AdminError::NotLeader { leader: leadership.leader },
-        Failure::Unknown | Failure::Timeout => AdminError::Timeout,
-        Failure::Interrupted(reason) | Failure::Stopped(reason) => AdminError::Stopped(reason),
-    }
-}
-
 impl ClientApi for EmbeddedClient {
     type Session = Session;
+    type Watch = Watch;
 
     fn put(
         &self,
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
     ) -> impl Future<Output = Result<Answer<()>, WriteError>> + Send {
-        let command = encode_put(&self.shared, key.as_ref(), value.as_ref());
-        async move { Ok(self.write(command).await?.map(|_| ())) }
+        self.write(change::put(&self.shared, key.as_ref(), value.as_ref()))
+    }
+
+    fn put_attached(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        attach: Attach,
+    ) -> impl Future<Output = Result<Answer<Option<LeaseId>>, WriteError>> + Send {
+        self.write(change::put_attached(&self.shared, key.as_ref(), value.as_ref(), attach))
     }
 
     fn delete(&self, key: impl AsRef<[u8]>) -> impl Future<Output = Result<Answer<bool>, WriteError>> + Send {
-        let command = encode_delete(&self.shared, key.as_ref());
-        async move { Ok(self.write(command).await?.map(|reply| was_there(&reply))) }
+        self.write(change::delete(&self.shared, key.as_ref()))
+    }
+
+    fn delete_range(&self, range: KeyRange) -> impl Future<Output = Result<Answer<u64>, WriteError>> + Send {
+        self.write(change::delete_range(&self.shared, &range))
     }
 
     fn compare_and_swap(
@@ -289,12 +287,72 @@ impl ClientApi for EmbeddedClient {
         expected: Expected,
         new: impl AsRef<[u8]>,
     ) -> impl Future<Output = Result<Answer<Swap>, WriteError>> + Send {
-        let command = encode_swap(&self.shared, key.as_ref(), &expected, new.as_ref());
-        async move { Ok(self.write(command).await?.map(swap_of)) }
+        self.write(change::swap(&self.shared, key.as_ref(), &expected, new.as_ref()))
+    }
+
+    fn compare_and_swap_attached(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Expected,
+        new: impl AsRef<[u8]>,
+        attach: Attach,
+    ) -> impl Future<Output = Result<Answer<AttachedSwap>, WriteError>> + Send {
+        self.write(change::swap_attached(&self.shared, key.as_ref(), &expected, new.as_ref(), attach))
+    }
+
+    fn txn(&self, txn: Txn) -> impl Future<Output = Result<Answer<TxnReply>, WriteError>> + Send {
+        self.write(change::txn(&self.shared, &txn))
+    }
+
+    fn lease_grant(&self, ttl: Duration) -> impl Future<Output = Result<Answer<LeaseId>, WriteError>> + Send {
+        self.write(change::grant(&self.shared, None, ttl))
+    }
+
+    fn lease_grant_as(
+        &self,
+        lease: LeaseId,
+        ttl: Duration,
+    ) -> impl Future<Output = Result<Answer<LeaseId>, WriteError>> + Send {
+        self.write(change::grant(&self.shared, Some(lease), ttl))
+    }
+
+    fn lease_keep_alive(
+        &self,
+        lease: LeaseId,
+    ) -> impl Future<Output = Result<Answer<Duration>, WriteError>> + Send {
+        self.write(change::keep_alive(&self.shared, lease))
+    }
+
+    fn lease_revoke(&self, lease: LeaseId) -> impl Future<Output = Result<Answer<u64>, WriteError>> + Send {
+        self.write(change::revoke(&self.shared, lease))
+    }
+
+    fn compact(
+        &self,
+        revision: Revision,
+    ) -> impl Future<Output = Result<Answer<Revision>, WriteError>> + Send {
+        self.write(change::compact(&self.shared, revision))
     }
 
     async fn open_session(&self, options: SessionOptions) -> Result<Session, WriteError> {
         Session::open(self.clone(), options).await
+    }
+
+    async fn lease_status(&self, lease: LeaseId) -> Result<Answer<Option<LeaseStatus>>, ReadError> {
+        self.read(self.default_level, |store| store.lease(lease)).await
+    }
+
+    async fn lease_keys(
+        &self,
+        lease: LeaseId,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Answer<Option<Vec<Bytes>>>, ReadError> {
+        self.read(self.default_level, |store| store.lease_keys(lease, after, limit)).await
+    }
+
+    fn reading(&self, level: ReadLevel) -> Self {
+        Self::new(Arc::clone(&self.shared), level)
     }
 
     fn get(
@@ -344,6 +402,40 @@ impl ClientApi for EmbeddedClient {
         async move { self.read(self.default_level, |store| store.scan_prefix(&prefix, limit)).await }
     }
 
+    fn get_at_revision(
+        &self,
+        key: impl AsRef<[u8]>,
+        revision: Revision,
+    ) -> impl Future<Output = Result<Answer<Option<KeyValue>>, ReadError>> + Send {
+        let key = Bytes::copy_from_slice(key.as_ref());
+        async move {
+            check_key(&self.shared, &key)?;
+            let answer = self.read_kept(|store| store.get_at(&key, revision)).await?;
+            Ok(Answer { revision, ..answer })
+        }
+    }
+
+    fn range(&self, query: RangeQuery) -> impl Future<Output = Result<Answer<RangePage>, ReadError>> + Send {
+        self.read_page(query)
+    }
+
+    fn history(
+        &self,
+        key: impl AsRef<[u8]>,
+        from: Revision,
+        limit: usize,
+    ) -> impl Future<Output = Result<Answer<Vec<(Revision, Event)>>, ReadError>> + Send {
+        let key = Bytes::copy_from_slice(key.as_ref());
+        async move {
+            check_key(&self.shared, &key)?;
+            self.read_kept(|store| store.history(&key, from, limit)).await
+        }
+    }
+
+    async fn watch_with(&self, query: WatchQuery) -> Result<Watch, WatchError> {
+        Watch::open(&self.shared, &query)
+    }
+
     async fn transfer_leadership(&self, to: NodeId) -> Result<(), AdminError> {
         match self.call(move |address| Submission::Transfer { address, to }).await {
             Outcome::Transferred => Ok(()),
@@ -361,68 +453,6 @@ impl ClientApi for EmbeddedClient {
             Outcome::Status(status) => Ok(*status),
             Outcome::Failed(failure) => Err(admin_error(failure, self.shared.leadership())),
             other => unreachable!("a question for the status is not answered with {other:?}"),
-        }
-    }
-}
-
-pub(super) fn was_there(reply: &Reply) -> bool {
-    matches!(reply, Reply::Deleted { before: Presence::Present, .. })
-}
-
-pub(super) fn swap_of(reply: Reply) -> Swap {
-    match reply {
-        Reply::NotSwapped { current, .. } => Swap::Refused { current },
-        _ => Swap::Done,
-    }
-}
-
-/// One call in flight. Hands itself over when it is first polled.
-struct Call<'a, A> {
-    shared: &'a Shared,
-    mailbox: &'a Handle<Outcome>,
-    state: CallState<A>,
-    /// An alarm is taken back when its future is dropped: it may be due in an hour.
-    alarm: Option<Mono>,
-}
-
-enum CallState<A> {
-    New(Option<A>),
-    Waiting(Address),
-    Over,
-}
-
-impl<A: FnOnce(Address) -> Submission + Unpin> Future for Call<'_, A> {
-    type Output = Outcome;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let this = &mut *self;
-        if let CallState::New(ask) = &mut this.state {
-            let ask = ask.take().expect("a call is handed over once");
-            let address = this.mailbox.reserve();
-            if let Err(failure) = this.shared.submit(ask(address)) {
-                this.state = CallState::Over;
-                this.mailbox.release(address);
-                return Poll::Ready(Outcome::Failed(failure));
-            }
-            this.state = CallState::Waiting(address);
-        }
-        let CallState::Waiting(address) = this.state else { panic!("polled after it was ready") };
-        let outcome = this.mailbox.poll(address, cx);
-        if outcome.is_ready() {
-            this.state = CallState::Over;
-        }
-        outcome
-    }
-}
-
-impl<A> Drop for Call<'_, A> {
-    fn drop(&mut self) {
-        if let CallState::Waiting(address) = self.state {
-            self.mailbox.abandon(address);
-            if let Some(at) = self.alarm {
-                // Where the queue is full it stays, and ends when it is due.
-                let _ = self.shared.submit(Submission::Disarm { address, at });
-            }
         }
     }
 }

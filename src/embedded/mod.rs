@@ -2,12 +2,15 @@
 //!
 //! [`EmbeddedEngine`] starts a node on a thread of its own and stops it; [`EmbeddedClient`] makes calls to it, from any
 //! async runtime or from none; [`Pipeline`] keeps many calls in flight from one thread; [`Session`] makes writes that
-//! happen once, however often they must be tried; [`LeaderWatch`] tells who leads.
+//! happen once, however often they must be tried; [`LeaderWatch`] tells who leads and [`MembershipWatch`] who belongs.
 
 mod builder;
+mod call;
+mod change;
 mod client;
 mod ephemeral;
 mod leader;
+mod membership;
 mod park;
 mod pipeline;
 mod session;
@@ -17,6 +20,7 @@ pub use crate::config::RuntimeKind as Runtime;
 pub use builder::Builder;
 pub use client::EmbeddedClient;
 pub use leader::LeaderWatch;
+pub use membership::MembershipWatch;
 pub use pipeline::{Completed, Completion, Pipeline, PipelineError};
 pub use session::Session;
 pub use watch::Watch;
@@ -193,6 +197,20 @@ impl EmbeddedEngine {
     #[must_use]
     pub fn watch_leader(&self) -> LeaderWatch {
         LeaderWatch::new(Arc::clone(&self.shared))
+    }
+
+    /// Tells of the members of the group, as this node knows them: those of now first, then each change.
+    ///
+    /// ```
+    #[doc = include_str!("../api/example.txt")]
+    /// let mut watch = engine.watch_membership();
+    /// let members = watch.changed().await.expect("it runs");
+    /// assert_eq!(members[0].id, engine.id());
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn watch_membership(&self) -> MembershipWatch {
+        MembershipWatch::new(self.client())
     }
 
     /// What this node is doing.

@@ -1,12 +1,11 @@
 //! [`Pipeline`]: many operations in flight from one thread.
 
-use super::client::{
-    check_key, encode_delete, encode_put, encode_swap, look_now, read_error, swap_of, was_there, write_error,
-    written,
-};
+use super::call::{read_error, write_error};
+use super::change::{self, Change, written};
+use super::client::{check_key, look_now};
 use super::park::Parking;
-use crate::api::{Answer, ReadError, Swap, WriteError};
-use crate::kv::{Expected, KeyValue, Reply};
+use crate::api::{Answer, ReadError, Swap, Uncertainty, WriteError};
+use crate::kv::{Attach, Expected, KeyRange, KeyValue, LeaseId, Presence, Reply, Txn, TxnReply};
 use crate::runtime::mailbox::{Address, Handle};
 use crate::runtime::shared::{Failure, Outcome, Shared, Submission};
 use bytes::Bytes;
@@ -72,8 +71,14 @@ pub enum Completed {
     Put(Answer<()>),
     /// A delete was acknowledged; the value says whether the key was there.
     Delete(Answer<bool>),
+    /// A put that says what its key depends on was acknowledged; the value is the lease it has.
+    PutAttached(Answer<Option<LeaseId>>),
+    /// A range was removed; the value says how many keys it had.
+    DeleteRange(Answer<u64>),
     /// A compare-and-swap was decided.
     Swap(Answer<Swap>),
+    /// A transaction was carried out.
+    Txn(Answer<TxnReply>),
     /// A read was answered.
     Get(Answer<Option<KeyValue>>),
 }
@@ -108,8 +113,21 @@ impl Pipeline {
     /// # Errors
     /// [`WriteError`], and then nothing was sent: `Busy` when the engine's queue is full.
     pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<u64, WriteError> {
-        let command = encode_put(&self.shared, key.as_ref(), value.as_ref())?;
-        self.propose(command)
+        self.propose(change::put(&self.shared, key.as_ref(), value.as_ref()))
+    }
+
+    /// Sends a put that says what its key depends on, as
+    /// [`ClientApi::put_attached`](crate::api::ClientApi::put_attached) does; returns its number.
+    ///
+    /// # Errors
+    /// [`WriteError`], and then nothing was sent: `Busy` when the engine's queue is full.
+    pub fn put_attached(
+        &mut self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        attach: Attach,
+    ) -> Result<u64, WriteError> {
+        self.propose(change::put_attached(&self.shared, key.as_ref(), value.as_ref(), attach))
     }
 
     /// Sends a delete; returns its number.
@@ -117,8 +135,15 @@ impl Pipeline {
     /// # Errors
     /// [`WriteError`], and then nothing was sent: `Busy` when the engine's queue is full.
     pub fn delete(&mut self, key: impl AsRef<[u8]>) -> Result<u64, WriteError> {
-        let command = encode_delete(&self.shared, key.as_ref())?;
-        self.propose(command)
+        self.propose(change::delete(&self.shared, key.as_ref()))
+    }
+
+    /// Sends the removal of all keys of a range; returns its number.
+    ///
+    /// # Errors
+    /// [`WriteError`], and then nothing was sent: `Busy` when the engine's queue is full.
+    pub fn delete_range(&mut self, range: &KeyRange) -> Result<u64, WriteError> {
+        self.propose(change::delete_range(&self.shared, range))
     }
 
     /// Sends a compare-and-swap; returns its number.
@@ -131,8 +156,15 @@ impl Pipeline {
         expected: &Expected,
         new: impl AsRef<[u8]>,
     ) -> Result<u64, WriteError> {
-        let command = encode_swap(&self.shared, key.as_ref(), expected, new.as_ref())?;
-        self.propose(command)
+        self.propose(change::swap(&self.shared, key.as_ref(), expected, new.as_ref()))
+    }
+
+    /// Sends a transaction; returns its number.
+    ///
+    /// # Errors
+    /// [`WriteError`], and then nothing was sent: `Busy` when the engine's queue is full.
+    pub fn txn(&mut self, txn: &Txn) -> Result<u64, WriteError> {
+        self.propose(change::txn(&self.shared, txn))
     }
 
     /// Sends a linearizable read; returns its number.
@@ -185,7 +217,9 @@ impl Pipeline {
         Poll::Ready(())
     }
 
-    fn propose(&mut self, command: Bytes) -> Result<u64, WriteError> {
+    fn propose<T>(&mut self, change: Change<T>) -> Result<u64, WriteError> {
+        // A reply says by itself what it answers.
+        let (command, _) = change.ready()?;
         self.send(|address| Submission::Propose { address, command }).map_err(write_error)
     }
 
@@ -204,14 +238,20 @@ impl Pipeline {
 
 fn finish_write(outcome: Outcome) -> Result<Completed, PipelineError> {
     let Answer { value: reply, revision, durability } = match outcome {
-        Outcome::Applied { reply, durability } => written(reply, durability)?,
+        Outcome::Applied { reply, durability } => written(reply, durability, Some)?,
         Outcome::Failed(failure) => return Err(write_error(failure).into()),
         other => unreachable!("a command is answered with its reply, not {other:?}"),
     };
+    let answer = Answer { value: (), revision, durability };
     Ok(match reply {
-        Reply::Put { .. } => Completed::Put(Answer { value: (), revision, durability }),
-        Reply::Deleted { .. } => Completed::Delete(Answer { value: was_there(&reply), revision, durability }),
-        reply => Completed::Swap(Answer { value: swap_of(reply), revision, durability }),
+        Reply::Put { .. } => Completed::Put(answer),
+        Reply::PutAttached { lease, .. } => Completed::PutAttached(answer.map(|()| lease)),
+        Reply::Deleted { before, .. } => Completed::Delete(answer.map(|()| before == Presence::Present)),
+        Reply::RangeDeleted { deleted, .. } => Completed::DeleteRange(answer.map(|()| deleted)),
+        Reply::Swapped { .. } => Completed::Swap(answer.map(|()| Swap::Done)),
+        Reply::NotSwapped { current, .. } => Completed::Swap(answer.map(|()| Swap::Refused { current })),
+        Reply::Txn { reply, .. } => Completed::Txn(answer.map(|()| reply)),
+        _ => return Err(WriteError::OutcomeUnknown(Uncertainty::NoAnswer).into()),
     })
 }
 

@@ -11,11 +11,12 @@
 //! new one within the next call: that call was never sent before, so nothing can happen twice.
 
 use super::EmbeddedClient;
-use super::client::{encode_delete, encode_put, encode_swap, swap_of, was_there, written};
-use crate::api::{Answer, SessionApi, SessionOptions, Swap, Uncertainty, WriteError};
+use super::change::{self, Change, written};
+use crate::api::{Answer, AttachedSwap, SessionApi, SessionOptions, Swap, Uncertainty, WriteError};
 use crate::config::Durability;
 use crate::kv::{
-    self, CommandError, Expected, Numbering, Reply, SessionError, SessionId, Stamp, encode_in_session,
+    self, Attach, Expected, KeyRange, LeaseId, Numbering, Reply, SessionError, SessionId, Stamp, Txn,
+    TxnReply, encode_in_session,
 };
 use crate::raft::Mono;
 use crate::runtime::clock;
@@ -78,14 +79,16 @@ impl Session {
     }
 
     /// Sends a change until it is answered, and returns the answer to whichever try came first.
-    async fn once(&self, change: Result<Bytes, CommandError>) -> Result<Answer<Reply>, WriteError> {
-        let change = change?;
+    async fn once<T>(&self, change: Change<T>) -> Result<Answer<T>, WriteError> {
+        let (change, read) = change.ready()?;
         let mut patience = Patience::of(&self.options);
         loop {
             let number = Number::take(self);
             let sent = send(&self.client, &mut patience, || number.stamped(&change)).await;
             let (reply, durability) = sent?;
-            let Reply::SessionRefused(error) = reply else { return written(reply, durability) };
+            let Reply::SessionRefused(error) = reply else {
+                return written(reply, durability, read);
+            };
             match error {
                 SessionError::Gone { .. } | SessionError::Unknown { .. } if patience.tried_in_vain => {
                     return Err(WriteError::OutcomeUnknown(Uncertainty::SessionLost));
@@ -123,13 +126,24 @@ impl SessionApi for Session {
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
     ) -> impl Future<Output = Result<Answer<()>, WriteError>> + Send {
-        let change = encode_put(self.client.shared(), key.as_ref(), value.as_ref());
-        async move { Ok(self.once(change).await?.map(|_| ())) }
+        self.once(change::put(self.client.shared(), key.as_ref(), value.as_ref()))
+    }
+
+    fn put_attached(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        attach: Attach,
+    ) -> impl Future<Output = Result<Answer<Option<LeaseId>>, WriteError>> + Send {
+        self.once(change::put_attached(self.client.shared(), key.as_ref(), value.as_ref(), attach))
     }
 
     fn delete(&self, key: impl AsRef<[u8]>) -> impl Future<Output = Result<Answer<bool>, WriteError>> + Send {
-        let change = encode_delete(self.client.shared(), key.as_ref());
-        async move { Ok(self.once(change).await?.map(|reply| was_there(&reply))) }
+        self.once(change::delete(self.client.shared(), key.as_ref()))
+    }
+
+    fn delete_range(&self, range: KeyRange) -> impl Future<Output = Result<Answer<u64>, WriteError>> + Send {
+        self.once(change::delete_range(self.client.shared(), &range))
     }
 
     fn compare_and_swap(
@@ -138,8 +152,44 @@ impl SessionApi for Session {
         expected: Expected,
         new: impl AsRef<[u8]>,
     ) -> impl Future<Output = Result<Answer<Swap>, WriteError>> + Send {
-        let change = encode_swap(self.client.shared(), key.as_ref(), &expected, new.as_ref());
-        async move { Ok(self.once(change).await?.map(swap_of)) }
+        self.once(change::swap(self.client.shared(), key.as_ref(), &expected, new.as_ref()))
+    }
+
+    fn compare_and_swap_attached(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Expected,
+        new: impl AsRef<[u8]>,
+        attach: Attach,
+    ) -> impl Future<Output = Result<Answer<AttachedSwap>, WriteError>> + Send {
+        self.once(change::swap_attached(self.client.shared(), key.as_ref(), &expected, new.as_ref(), attach))
+    }
+
+    fn txn(&self, txn: Txn) -> impl Future<Output = Result<Answer<TxnReply>, WriteError>> + Send {
+        self.once(change::txn(self.client.shared(), &txn))
+    }
+
+    fn lease_grant(&self, ttl: Duration) -> impl Future<Output = Result<Answer<LeaseId>, WriteError>> + Send {
+        self.once(change::grant(self.client.shared(), None, ttl))
+    }
+
+    fn lease_grant_as(
+        &self,
+        lease: LeaseId,
+        ttl: Duration,
+    ) -> impl Future<Output = Result<Answer<LeaseId>, WriteError>> + Send {
+        self.once(change::grant(self.client.shared(), Some(lease), ttl))
+    }
+
+    fn lease_keep_alive(
+        &self,
+        lease: LeaseId,
+    ) -> impl Future<Output = Result<Answer<Duration>, WriteError>> + Send {
+        self.once(change::keep_alive(self.client.shared(), lease))
+    }
+
+    fn lease_revoke(&self, lease: LeaseId) -> impl Future<Output = Result<Answer<u64>, WriteError>> + Send {
+        self.once(change::revoke(self.client.shared(), lease))
     }
 
     async fn close(self) -> Result<(), WriteError> {
@@ -150,7 +200,7 @@ impl SessionApi for Session {
         match send(&self.client, &mut patience, || close.clone()).await? {
             // Gone: by an earlier try, or because its time was over.
             (Reply::SessionRefused(SessionError::Gone { .. }), _) => Ok(()),
-            (reply, durability) => written(reply, durability).map(drop),
+            (reply, durability) => written(reply, durability, |_| Some(())).map(drop),
         }
     }
 }
@@ -277,6 +327,7 @@ mod tests {
     use super::*;
     use crate::api::ClientApi;
     use crate::embedded::{EmbeddedEngine, Runtime};
+    use crate::kv::CommandError;
     use std::pin::pin;
     use std::sync::Arc;
     use std::task::{Context, Poll, Wake};
@@ -323,7 +374,8 @@ mod tests {
     fn a_second_try_is_answered_like_the_first_and_changes_nothing() {
         on_both(|client| async move {
             let session = client.open_session(SessionOptions::default()).await.expect("opened");
-            let swap = encode_swap(client.shared(), b"k", &Expected::Absent, b"mine").expect("short");
+            let swap = change::swap(client.shared(), b"k", &Expected::Absent, b"mine");
+            let (swap, _) = swap.ready().expect("short");
             let number = Number::take(&session);
             let (first, _) = client.propose(number.stamped(&swap)).await.expect("answered");
             client.put("k", "theirs").await.expect("put");
@@ -342,7 +394,7 @@ mod tests {
     fn a_call_that_was_dropped_is_given_up() {
         on_both(|client| async move {
             let session = client.open_session(SessionOptions::default()).await.expect("opened");
-            let put = encode_put(client.shared(), b"k", b"late").expect("short");
+            let (put, _) = change::put(client.shared(), b"k", b"late").ready().expect("short");
             let number = Number::take(&session);
             let late = number.stamped(&put);
             drop(number);
@@ -382,7 +434,7 @@ mod tests {
             let timeout = Duration::from_millis(10);
             let session = client.open_session(options(timeout)).await.expect("opened");
             let number = Number::take(&session);
-            let put = encode_put(client.shared(), b"k", b"1").expect("short");
+            let (put, _) = change::put(client.shared(), b"k", b"1").ready().expect("short");
             let command = number.stamped(&put);
             client.propose(command.clone()).await.expect("its answer is lost");
             outlive(&client, timeout).await;

@@ -31,11 +31,30 @@ impl SharedStore {
         self.revision
     }
 
-    /// Number of keys, and bytes of keys and values.
-    pub(crate) fn size(&self) -> (usize, u64) {
+    /// What it holds.
+    pub(crate) fn size(&self) -> Size {
         let store = self.store.read();
-        (store.len(), store.bytes())
+        Size {
+            keys: store.len(),
+            bytes: store.bytes(),
+            sessions: store.sessions(),
+            leases: store.leases(),
+            oldest: store.oldest(),
+            history_changes: store.history_len(),
+            history_bytes: store.history_bytes(),
+        }
     }
+}
+
+/// What a store holds.
+pub(crate) struct Size {
+    pub(crate) keys: usize,
+    pub(crate) bytes: u64,
+    pub(crate) sessions: usize,
+    pub(crate) leases: usize,
+    pub(crate) oldest: Revision,
+    pub(crate) history_changes: usize,
+    pub(crate) history_bytes: u64,
 }
 
 impl StateMachine for SharedStore {

@@ -367,7 +367,7 @@ impl<D: Disk> Loop<D> {
         let node = self.node.status();
         let log = self.disk.stats();
         let transport = self.network.as_ref().map(|network| network.transport.stats()).unwrap_or_default();
-        let (keys, bytes) = self.node.machine().size();
+        let store = self.node.machine().size();
         let node::Leadership { term, leader, role } = node.leadership;
         Status {
             id: self.node.raft().config().id,
@@ -378,8 +378,13 @@ impl<D: Disk> Loop<D> {
             applied_index: node.applied.0,
             revision: Revision(node.revision),
             digest: node.digest,
-            keys,
-            bytes,
+            keys: store.keys,
+            bytes: store.bytes,
+            sessions: store.sessions,
+            leases: store.leases,
+            oldest: store.oldest,
+            history_changes: store.history_changes,
+            history_bytes: store.history_bytes,
             members: members(&node.membership),
             connected_peers: transport.connected,
             repairing: node.standing != Standing::Whole,
