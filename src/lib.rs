@@ -43,6 +43,8 @@ pub mod node;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod raft;
 #[cfg(feature = "server")]
+pub mod recipes;
+#[cfg(feature = "server")]
 mod runtime;
 #[cfg(feature = "sim")]
 pub mod sim;
