@@ -627,7 +627,9 @@ fn keys_that_were_compacted_away_leave_nothing_behind() {
     edit.delete_range(&KeyRange::all());
     edit.finish();
     let current = put(&mut store, "last", "");
+    let before = store.digest();
     assert_eq!(store.compact(current), Ok(current));
+    assert_ne!(store.digest(), before, "the next compaction's answer depends on it");
     assert_eq!(
         store.range(&RangeQuery::new(KeyRange::all()).at(Revision(500))),
         Err(RevisionError::Compacted { requested: Revision(500), oldest: current })
