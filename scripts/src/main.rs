@@ -98,7 +98,7 @@ enum Job {
         /// Only these mutants.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
-        /// Seconds that each is hunted at most.
+        /// Seconds of a processor that each is hunted at most.
         #[arg(long, default_value_t = 120)]
         seconds: u64,
         /// Hunts at the same time.

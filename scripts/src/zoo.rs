@@ -5,13 +5,14 @@
 //! no other program is ever built with it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::workspace;
 
@@ -46,7 +47,7 @@ pub struct Hunt {
     pub mutant: Mutant,
     /// The seed and the judge's words, if it was seen.
     pub seen: Option<Sighting>,
-    /// How long it took.
+    /// How long it took a processor.
     pub took: Duration,
 }
 
@@ -64,7 +65,7 @@ pub struct Sighting {
 pub struct Plan {
     /// Only these; all if empty.
     pub only: Vec<String>,
-    /// How long each is hunted at most.
+    /// How long each is hunted at most: time of a processor, so that a busy machine finds what an idle one finds.
     pub patience: Duration,
     /// Hunts at the same time.
     pub jobs: usize,
@@ -119,7 +120,7 @@ pub fn run(plan: &Plan) -> Result<Zoo, String> {
             scope.spawn(|| {
                 while let Some(mutant) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let hunt = match mutant.judge {
-                        Judge::Test(arguments) => tests.judge(*mutant, arguments),
+                        Judge::Test(arguments) => tests.judge(*mutant, arguments, plan.patience),
                         Judge::Simulator | Judge::Job(_) => hunt(&program, *mutant, plan.patience),
                     };
                     let mut hunts = hunts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -140,8 +141,7 @@ pub fn run(plan: &Plan) -> Result<Zoo, String> {
 
 /// Cargo, for a build with all switches. The flag reaches every crate of it, and the directory keeps them apart from all
 /// others.
-fn cargo(arguments: &[&str]) -> Command {
-    let mut command = Command::new(workspace::cargo());
+fn cargo(mut command: Command, arguments: &[&str]) -> Command {
     command.args(arguments).arg("--locked");
     if !arguments.contains(&"--package") {
         command.args(["--package", "d-engine", "--no-default-features", "--features", "sim"]);
@@ -155,7 +155,7 @@ fn target() -> PathBuf {
 }
 
 fn build() -> Result<PathBuf, String> {
-    let status = cargo(&["build", "--release", "--bin", "d-engine-sim"])
+    let status = cargo(Command::new(workspace::cargo()), &["build", "--release", "--bin", "d-engine-sim"])
         .status()
         .map_err(|error| format!("cargo could not be started: {error}"))?;
     if !status.success() {
@@ -169,23 +169,24 @@ fn build() -> Result<PathBuf, String> {
 struct Tests(Mutex<BTreeMap<&'static [&'static str], Result<(), String>>>);
 
 impl Tests {
-    fn judge(&self, mutant: Mutant, arguments: &'static [&'static str]) -> Result<Hunt, String> {
+    fn judge(
+        &self,
+        mutant: Mutant,
+        arguments: &'static [&'static str],
+        patience: Duration,
+    ) -> Result<Hunt, String> {
         self.pass_alone(arguments)?;
-        let begun = Instant::now();
-        let output = test(arguments, mutant.name)?;
-        let said = String::from_utf8_lossy(&output.stdout);
+        let Ended { succeeded, said, took } = test(arguments, mutant.name, patience)?;
         let failed = said.lines().find_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
-        let seen = failed
-            .filter(|_| !output.status.success())
-            .map(|name| Sighting { seed: None, oracle: name.to_owned() });
-        Ok(Hunt { mutant, seen, took: begun.elapsed() })
+        let seen = failed.filter(|_| !succeeded).map(|name| Sighting { seed: None, oracle: name.to_owned() });
+        Ok(Hunt { mutant, seen, took })
     }
 
     fn pass_alone(&self, arguments: &'static [&'static str]) -> Result<(), String> {
         // Whoever needs the same answer waits for it; cargo would make it wait anyway.
         let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let answer = known.entry(arguments).or_insert_with(|| {
-            let passed = test(arguments, "")?.status.success();
+            let passed = test(arguments, "", TO_BUILD_TESTS)?.succeeded;
             let fails = || format!("`cargo test {}` fails without any mutant", arguments.join(" "));
             passed.then_some(()).ok_or_else(fails)
         });
@@ -193,24 +194,54 @@ impl Tests {
     }
 }
 
-fn test(arguments: &[&str], mutant: &str) -> Result<Output, String> {
-    let mut command = cargo(&[&["test"], arguments].concat());
-    command.env("D_ENGINE_MUTANT", mutant).stdin(Stdio::null());
-    command.output().map_err(|error| format!("cargo could not be started: {error}"))
+/// Enough for the tests to be compiled.
+const TO_BUILD_TESTS: Duration = Duration::from_secs(3600);
+
+fn test(arguments: &[&str], mutant: &str, patience: Duration) -> Result<Ended, String> {
+    let start = limited(&workspace::cargo(), patience);
+    ended(cargo(start, &[&["test"], arguments].concat()).env("D_ENGINE_MUTANT", mutant))
 }
 
 fn hunt(program: &Path, mutant: Mutant, patience: Duration) -> Result<Hunt, String> {
-    let begun = Instant::now();
-    let output = Command::new(program)
-        .args(["--mutant", mutant.name, "--seeds", "18446744073709551615", "--quiet"])
-        .args(["--seconds", &patience.as_secs().to_string()])
-        .args((!mutant.habitat.is_empty()).then_some(["--only", mutant.habitat]).into_iter().flatten())
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("{}: {error}", program.display()))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let seen = said.lines().find_map(sighting);
-    Ok(Hunt { mutant, seen, took: begun.elapsed() })
+    let mut command = limited(program, patience);
+    command.args(["--mutant", mutant.name, "--seeds", "18446744073709551615", "--quiet"]);
+    if !mutant.habitat.is_empty() {
+        command.args(["--only", mutant.habitat]);
+    }
+    let Ended { said, took, .. } = ended(&mut command)?;
+    Ok(Hunt { mutant, seen: said.lines().find_map(sighting), took })
+}
+
+/// What came of a program.
+struct Ended {
+    succeeded: bool,
+    said: String,
+    took: Duration,
+}
+
+/// A program that is stopped when it has had a processor for so long, and then says for how long it had one.
+fn limited(program: impl AsRef<OsStr>, patience: Duration) -> Command {
+    let script = format!("ulimit -t {}; \"$@\"; code=$?; times; exit $code", patience.as_secs());
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "sh"]).arg(program).stdin(Stdio::null());
+    command
+}
+
+fn ended(command: &mut Command) -> Result<Ended, String> {
+    let output = command.output().map_err(|error| format!("a hunt could not be started: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let took = said.lines().last().and_then(used).ok_or("the shell did not say how long a hunt took")?;
+    Ok(Ended { succeeded: output.status.success(), said, took })
+}
+
+/// Reads the shell's `0m1.5s 0m0.1s`, of all its children.
+fn used(line: &str) -> Option<Duration> {
+    let mut sum = 0.0;
+    for one in line.split_whitespace() {
+        let (minutes, seconds) = one.strip_suffix('s')?.split_once('m')?;
+        sum += minutes.parse::<f64>().ok()? * 60.0 + seconds.parse::<f64>().ok()?;
+    }
+    Duration::try_from_secs_f64(sum).ok()
 }
 
 /// Reads `seed 7 breaks oracle: what`.
@@ -269,7 +300,11 @@ const LOG: &[&str] = &["--package", "wal", "--lib", "envelope"];
 /// The zoo, in the order of the catalogue of pitfalls (its numbers; PAR: Alagappan et al., FAST'18).
 pub const MUTANTS: &[Mutant] = &[
     hunted("vote_before_durable", "7: a vote, or any word in a new term, leaves before the term is on disk"),
-    hunted("own_vote_before_durable", "7: a candidate counts its own vote before it is on disk"),
+    hunted_under(
+        "hung-flush,kill",
+        "own_vote_before_durable",
+        "7: a candidate counts its own vote before it is on disk",
+    ),
     hunted("vote_twice", "two votes in one term"),
     hunted("vote_for_stale_log", "a vote for a candidate whose log is behind (thesis 3.6.1)"),
     tested("vote_while_promised", "5, 13: a vote although a leader was heard within the promise", THESIS),
@@ -351,7 +386,11 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     hunted("suspect_votes_freely", "PAR: a damaged replica votes for a candidate that lacks what it held"),
     hunted("suspect_stands", "PAR: a damaged replica stands for election"),
-    hunted("whole_too_early", "PAR: a damaged replica trusts itself before it is repaired"),
+    hunted_under(
+        "flip,zero,misdirect,kill",
+        "whole_too_early",
+        "PAR: a damaged replica trusts itself before it is repaired",
+    ),
     tested(
         "doubtful_term_kept",
         "PAR: a replica that cannot tell what it held stays in the term it held it in",
@@ -411,7 +450,11 @@ pub const MUTANTS: &[Mutant] = &[
     hunted("recovery_lowers_term", "16 of bad input: recovery lowers the term"),
     hunted("tail_block_rewritten", "37: a block that holds acknowledged data is written again"),
     hunted("continue_after_failed_write", "39: the log goes on after a failed write"),
-    hunted("misplaced_is_served", "a whole write in the wrong place is served to a peer"),
+    hunted_under(
+        "misdirect,kill,isolate",
+        "misplaced_is_served",
+        "a whole write in the wrong place is served to a peer",
+    ),
 ];
 
 #[cfg(test)]
@@ -431,5 +474,15 @@ mod tests {
         let line = "seed 12 breaks monotony: node 3 went back: to term 4 at 1.000000";
         assert_eq!(sighting(line), Some(Sighting { seed: Some(12), oracle: "monotony".to_owned() }));
         assert_eq!(sighting("3 runs, 4 events"), None);
+    }
+
+    #[test]
+    fn a_program_is_stopped_when_it_has_had_its_time_and_says_how_long_it_took() {
+        let mut endless = limited("sh", Duration::from_secs(1));
+        let ended = ended(endless.args(["-c", "echo begun; while :; do :; done"])).unwrap();
+        assert!(!ended.succeeded && ended.said.starts_with("begun\n"), "{}", ended.said);
+        assert!((0.5..5.0).contains(&ended.took.as_secs_f64()), "{:?}", ended.took);
+        assert_eq!(used("1m0.25s 0m0.50s"), Some(Duration::from_millis(60_750)));
+        assert_eq!(used("not seen"), None);
     }
 }
