@@ -101,6 +101,7 @@ fn section_3_5_one_rejection_a_term_is_enough() {
     assert_eq!(server.appends_to(2), [(5, vec![6, 7, 8, 9])], "past all entries later than term 4");
     server.hear(2, term, rejected(5, 2, 1));
     assert_eq!(server.appends_to(2), [(2, vec![3, 4, 5, 6, 7, 8, 9])]);
+    assert_eq!(server.raft.counters().rejections, 2);
 }
 
 #[test]

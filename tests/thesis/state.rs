@@ -89,6 +89,22 @@ fn figure_3_1_differs_in_mem_first_entries_are_acknowledged_from_memory_up_to_a_
 }
 
 #[test]
+fn figure_3_1_differs_in_mem_first_a_lone_server_decides_before_its_disk_has_it() {
+    for (durability, decided) in [(Durability::DiskFirst, 3), (Durability::MemFirst, 4)] {
+        let mut start = start(&[0, 1]).founders(voters(1));
+        start.config.durability = durability;
+        let mut server = start.run();
+        server.fire();
+        server.flush();
+        assert_eq!((server.role(), server.commit()), (RoleName::Leader, 3));
+        server.propose(b"x");
+        assert_eq!(server.commit(), decided, "{durability:?}");
+        server.flush();
+        assert_eq!(server.commit(), 4);
+    }
+}
+
+#[test]
 fn figure_3_1_commit_index_starts_at_the_founding_entry_and_only_rises() {
     let mut server = start(&[0, 1, 1]).run();
     assert_eq!(server.commit(), 1, "the thesis has no founding entry and starts at 0");

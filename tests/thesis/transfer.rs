@@ -77,6 +77,7 @@ fn section_3_10_a_transfer_that_takes_an_election_timeout_is_given_up() {
     server.propose(b"x");
     server.raft.transfer_leadership(server.now, NodeId(2)).expect("a voter");
     server.turn();
+    assert!(server.raft.is_transferring());
     for _ in 0..6 {
         server.run_for(HEARTBEAT);
         for message in server.take_to(3) {
@@ -86,6 +87,7 @@ fn section_3_10_a_transfer_that_takes_an_election_timeout_is_given_up() {
         }
     }
     assert_eq!((server.role(), server.raft.may_propose()), (RoleName::Leader, Ok(())));
+    assert!(!server.raft.is_transferring());
 }
 
 #[test]
