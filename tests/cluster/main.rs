@@ -32,6 +32,8 @@ fn others(world: &World, not: NodeId) -> Vec<NodeId> {
 fn an_answer_to_a_former_life_of_a_node_grants_no_read() {
     use d_engine::node::message::Index;
     let mut world = calm(3);
+    // Until the reader knows whom to ask.
+    world.run_for(300);
     let leader = world.leader().expect("calm");
     let reader = others(&world, leader)[0];
     world.set_paused(leader, Pause::Stopped);
