@@ -60,6 +60,8 @@ pub struct Status {
     pub history_changes: usize,
     /// Bytes that are held for them: replaced and deleted values, keys, and what it costs to note a change.
     pub history_bytes: u64,
+    /// Watches that are open on this node.
+    pub watches: usize,
     /// The members of the group.
     pub members: Vec<Member>,
     /// Peers with a connection that is up.

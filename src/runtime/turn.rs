@@ -385,6 +385,7 @@ impl<D: Disk> Loop<D> {
             oldest: store.oldest,
             history_changes: store.history_changes,
             history_bytes: store.history_bytes,
+            watches: self.shared.watches.open_count(),
             members: members(&node.membership),
             connected_peers: transport.connected,
             repairing: node.standing != Standing::Whole,

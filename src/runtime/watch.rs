@@ -202,8 +202,7 @@ impl Watches {
         match cursor.read(&store) {
             Err(error) => Some(Err(error)),
             Ok(Look::Current) if cursor.revision() >= store.revision() => {
-                let stopped = || WatchError::Stopped { next: cursor.next(), failure: failure.cloned() };
-                let stopped = stopped();
+                let stopped = WatchError::Stopped { next: cursor.next(), failure: failure.cloned() };
                 Some(cursor.mark().ok_or(stopped))
             }
             Ok(_) => None,

@@ -88,6 +88,7 @@ impl Cursor {
     }
 
     /// Whether it has to be woken when only others were told something.
+    #[cfg(feature = "server")]
     pub fn wants_marks(&self) -> bool {
         self.progress
     }

@@ -23,8 +23,12 @@ mod matcher;
 mod query;
 mod ring;
 
+// The engine puts the parts together with locks and wakers.
+#[cfg(feature = "server")]
 pub(crate) use cursor::{Cursor, Look};
 pub use hub::{Hub, WatchId, WatchLimits};
+#[cfg(feature = "server")]
 pub(crate) use matcher::{GroupId, Matcher, Pass, Step};
 pub use query::{Filter, WatchError, WatchItem, WatchQuery};
+#[cfg(feature = "server")]
 pub(crate) use ring::Ring;
