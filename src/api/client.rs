@@ -142,6 +142,7 @@ pub trait ClientApi: Send + Sync {
     /// ```
     ///
     /// # Errors
+    /// [`WriteError::Refused`] for a range of more than [`DELETE_KEYS`](crate::kv::DELETE_KEYS) keys: nothing is deleted then.
     /// [`WriteError`] says whether the removal may have happened.
     fn delete_range(&self, range: KeyRange) -> impl Future<Output = Result<Answer<u64>, WriteError>> + Send;
 

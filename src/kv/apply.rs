@@ -1,8 +1,9 @@
 //! What the commands about ranges, leases and the store itself do. Each is one edit, and so one revision at most; only an
 //! expiry is one for each lease.
 
-use super::command::{ExpectedRef, RangeRef};
+use super::command::{CommandError, ExpectedRef, RangeRef};
 use super::lease::{Attach, LeaseError, LeaseId};
+use super::range::DELETE_KEYS;
 use super::reply::Reply;
 use super::store::{Revision, Store};
 use super::upkeep::Expiry;
@@ -45,9 +46,20 @@ impl Store {
     }
 
     pub(super) fn delete_keys(&mut self, range: RangeRef<'_>) -> Reply {
+        if self.count_up_to(range, DELETE_KEYS + 1) > DELETE_KEYS {
+            return Reply::Refused(CommandError::DeleteTooWide);
+        }
         let mut edit = self.edit();
         let deleted = edit.delete_all(range);
         Reply::RangeDeleted { revision: edit.finish(), deleted }
+    }
+
+    /// How many keys are in a range, counted no further than `most`.
+    pub(super) fn count_up_to(&self, range: RangeRef<'_>, most: usize) -> usize {
+        match range.single() {
+            Some(key) => usize::from(self.entries.contains_key(key)),
+            None => self.entries.range::<[u8], _>(range.bounds()).take(most).count(),
+        }
     }
 
     pub(super) fn grant_lease(&mut self, lease: Option<LeaseId>, ttl: Duration) -> Reply {

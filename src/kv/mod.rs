@@ -72,7 +72,9 @@ pub use command::{
 pub use event::{Event, Events, RevisionError};
 pub use history::Retention;
 pub use lease::{Attach, LEASE_TTL, LeaseError, LeaseId, LeaseLimits, LeaseStatus};
-pub use range::{COUNT_KEYS, KeyRange, Order, PAGE_BYTES, PAGE_KEYS, RangePage, RangeQuery, Select};
+pub use range::{
+    COUNT_KEYS, DELETE_KEYS, KeyRange, Order, PAGE_BYTES, PAGE_KEYS, RangePage, RangeQuery, Select,
+};
 pub use reply::{Presence, Reply, ReplyError};
 pub use session::{Numbering, SESSION_TIMEOUT, SessionError, SessionId, SessionLimits, Stamp};
 pub use store::{KeyValue, Page, Revision, Store};

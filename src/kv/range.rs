@@ -153,8 +153,12 @@ pub struct RangeQuery {
 /// Keys in one page, at most.
 pub const PAGE_KEYS: usize = 10_000;
 
-/// Keys that a page which only counts stands for, at most.
-pub const COUNT_KEYS: usize = 100 * PAGE_KEYS;
+/// Keys that a page which only counts stands for, at most: nothing is applied while they are counted.
+pub const COUNT_KEYS: usize = 10 * PAGE_KEYS;
+
+/// Keys that one command may delete by ranges, at most: nothing else is applied meanwhile, on no replica. Belongs to the
+/// format, since replicas that disagreed would diverge.
+pub const DELETE_KEYS: usize = 10_000;
 
 /// Bytes of keys and values in one page: it ends with the first key that reaches them.
 pub const PAGE_BYTES: usize = 4 << 20;

@@ -1,6 +1,7 @@
 //! Why bytes are not a command, or not one that may be applied.
 
 use super::super::codec::Short;
+use super::super::range::DELETE_KEYS;
 use super::super::txn::{TXN_COMPARED_KEYS, TXN_DEPTH, TXN_OPERATIONS};
 use std::fmt;
 use std::time::Duration;
@@ -101,6 +102,11 @@ pub enum CommandError {
         "the transaction's compares look at more than {TXN_COMPARED_KEYS} keys, which is the limit: compare smaller ranges"
     )]
     TxnTooWide,
+    /// A deletion that reaches more keys than one command may remove.
+    #[error(
+        "more than {DELETE_KEYS} keys would be deleted at once, which is the limit: delete the range in parts, page by page"
+    )]
+    DeleteTooWide,
     /// A transaction that reads a past revision.
     #[error("a read in a transaction sees the state there, not revision {0}: read the past on its own")]
     PastInTxn(u64),

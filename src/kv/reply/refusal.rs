@@ -34,6 +34,7 @@ pub(super) fn command(error: CommandError) -> (u8, u64, u64) {
             (22, at.expect("every field is listed") as u64, value.into())
         }
         CommandError::LeaderOnly(tag) => (23, tag.into(), 0),
+        CommandError::DeleteTooWide => (24, 0, 0),
     }
 }
 
@@ -69,6 +70,7 @@ pub(super) fn read_command(reader: &mut Reader<'_>) -> Result<CommandError, Repl
             None => return Err(ReplyError::Field { field: "field of a refusal", value: byte }),
         },
         23 => CommandError::LeaderOnly(byte),
+        24 => CommandError::DeleteTooWide,
         value => return Err(ReplyError::Field { field: "refusal", value }),
     })
 }

@@ -81,7 +81,7 @@ fn a_lease_reply() -> impl Strategy<Value = Reply> {
 
 pub(in crate::kv) fn a_reply() -> impl Strategy<Value = Reply> {
     let revision = any::<u64>().prop_map(Revision);
-    let error = (0..23, any::<u32>(), any::<u8>()).prop_map(|(which, number, byte)| {
+    let error = (0..24, any::<u32>(), any::<u8>()).prop_map(|(which, number, byte)| {
         let (limit, found) = (number as usize, byte.into());
         match which {
             0 => CommandError::EmptyKey,
@@ -105,7 +105,8 @@ pub(in crate::kv) fn a_reply() -> impl Strategy<Value = Reply> {
             18 => CommandError::RangeLimit,
             19 => CommandError::LeaseTtl { found: Duration::new(found as u64, number / 5) },
             20 => CommandError::LeaseId,
-            21 => CommandError::Field { field: Field::ALL[limit % Field::ALL.len()], value: byte },
+            21 => CommandError::DeleteTooWide,
+            22 => CommandError::Field { field: Field::ALL[limit % Field::ALL.len()], value: byte },
             _ => CommandError::LeaderOnly(byte),
         }
     });

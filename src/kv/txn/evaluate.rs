@@ -6,7 +6,7 @@ use crate::kv::edit::Edit;
 use crate::kv::entry::{Entry, KeyValue};
 use crate::kv::lease::Attach;
 use crate::kv::past::PageLimits;
-use crate::kv::range::{COUNT_KEYS, PAGE_KEYS, RangePage, RangeQuery, Select};
+use crate::kv::range::{COUNT_KEYS, DELETE_KEYS, PAGE_KEYS, RangePage, RangeQuery, Select};
 use crate::kv::reply::Reply;
 use crate::kv::store::Store;
 
@@ -17,6 +17,9 @@ impl Store {
             Ok(way) => way,
             Err(error) => return Reply::Refused(error),
         };
+        if way.deletes(self) > DELETE_KEYS {
+            return Reply::Refused(CommandError::DeleteTooWide);
+        }
         let mut puts = Vec::new();
         way.collect_puts(&mut puts);
         if let Err(error) = self.check_attach(puts) {
@@ -82,6 +85,23 @@ impl<'t, 'a> Way<'t, 'a> {
                 Step::Txn(inner) => inner.collect_puts(puts),
             }
         }
+    }
+
+    /// How many keys it deletes, or a number above [`DELETE_KEYS`]. No key is put and deleted on one way, so what is there
+    /// before it is what will be deleted, or more.
+    fn deletes(&self, store: &Store) -> usize {
+        let mut sum = 0;
+        for step in &self.steps {
+            sum += match step {
+                Step::Op(OpRef::Delete { range }) => store.count_up_to(*range, DELETE_KEYS + 1),
+                Step::Op(_) => 0,
+                Step::Txn(inner) => inner.deletes(store),
+            };
+            if sum > DELETE_KEYS {
+                break;
+            }
+        }
+        sum
     }
 
     fn go(&self, edit: &mut Edit<'_>, room: &mut Room) -> TxnReply {
