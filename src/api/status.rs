@@ -3,6 +3,7 @@
 use crate::kv::Revision;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use wal::NodeId;
 
 /// Who leads, as far as a node knows.
@@ -87,6 +88,8 @@ pub struct Counters {
     pub batches: u64,
     /// Turns of the loop.
     pub turns: u64,
+    /// The longest of them: for so long did everything wait at worst.
+    pub longest_turn: Duration,
     /// Times the loop slept.
     pub sleeps: u64,
     /// Times a caller's thread or task was woken.

@@ -67,6 +67,7 @@ pub(crate) struct Loop<D> {
     over: Option<StopReason>,
     runtime: &'static str,
     turns: u64,
+    longest_turn: Duration,
     sleeps: u64,
     malformed: u64,
 }
@@ -99,6 +100,7 @@ impl<D: Disk> Loop<D> {
             over: None,
             runtime,
             turns: 0,
+            longest_turn: Duration::ZERO,
             sleeps: 0,
             malformed: 0,
         }
@@ -118,6 +120,7 @@ impl<D: Disk> Loop<D> {
         let sent = self.submit(instant);
         self.deliver();
         self.tell_watches();
+        self.longest_turn = self.longest_turn.max(instant.elapsed());
         if self.over.is_none() && self.shared.is_stopping() {
             self.end(StopReason::Requested);
         }
@@ -395,6 +398,7 @@ impl<D: Disk> Loop<D> {
                 disk_bytes: log.disk_bytes,
                 batches: log.frames,
                 turns: self.turns,
+                longest_turn: self.longest_turn,
                 sleeps: self.sleeps,
                 wakes: self.shared.mailboxes.wakes(),
                 elections: node.counters.elections,
