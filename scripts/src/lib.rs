@@ -6,6 +6,7 @@ pub mod audit;
 pub mod chaos;
 pub mod ci;
 pub mod cluster;
+pub mod coordination;
 #[cfg(target_os = "linux")]
 pub mod disk;
 pub mod every_bit;

@@ -10,7 +10,9 @@ use scripts::load::Shape;
 #[cfg(target_os = "linux")]
 use scripts::power_cut;
 use scripts::report::Report;
-use scripts::{chaos, ci, every_bit, hostile, mutant, mutants, partition, proto, workspace, zoo};
+use scripts::{
+    chaos, ci, coordination, every_bit, hostile, mutant, mutants, partition, proto, workspace, zoo,
+};
 
 #[derive(Parser)]
 #[command(name = "scripts", about = "Named jobs of the d-engine repository")]
@@ -70,6 +72,23 @@ enum Job {
         /// Longest time to the first new acknowledged write, in milliseconds.
         #[arg(long, default_value_t = 1000)]
         gate_ms: u64,
+    },
+    /// Watches, locks and keys with a time to live over kills of the leader.
+    Coordination {
+        #[command(flatten)]
+        common: Common,
+        /// Revisions that every watcher must see once.
+        #[arg(long, default_value_t = 1_000_000)]
+        events: u64,
+        /// Times the leader is killed with SIGKILL.
+        #[arg(long, default_value_t = 20)]
+        kills: usize,
+        /// Time to live of keys, in milliseconds.
+        #[arg(long, default_value_t = 3_000)]
+        ttl_ms: u64,
+        /// What the end of a key may be late, in milliseconds.
+        #[arg(long, default_value_t = 1_000)]
+        late_ms: u64,
     },
     /// Split the network between three loaded nodes, one way and both, and heal it.
     Partition {
@@ -217,6 +236,20 @@ fn run(job: Job) -> Result<(), String> {
                 })
             };
             each(&common, &CLUSTERS, one)
+        }
+        Job::Coordination { ref common, events, kills, ttl_ms, late_ms } => {
+            each(common, &CLUSTERS, |runtimes, program| {
+                coordination::run(&coordination::Plan {
+                    program,
+                    below: common.below(),
+                    runtimes,
+                    events,
+                    kills,
+                    ttl: Duration::from_millis(ttl_ms),
+                    late: Duration::from_millis(late_ms),
+                    seed: common.seed,
+                })
+            })
         }
         Job::Partition { ref common, rounds, means } => each(common, &CLUSTERS, |runtimes, program| {
             partition::run(&partition::Plan {

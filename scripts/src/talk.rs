@@ -7,6 +7,8 @@
 use std::fmt;
 use std::str::{FromStr, SplitAsciiWhitespace};
 
+use crate::stamp::Stamp;
+
 /// What a read promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -57,9 +59,45 @@ pub enum Ask {
     Transfer {
         to: u64,
     },
+    /// Puts and deletes, many at a time, on keys below a prefix.
+    Fill {
+        prefix: String,
+        keys: u64,
+        count: u64,
+    },
+    PutTtl {
+        key: String,
+        value: String,
+        ttl_ms: u64,
+    },
+    /// Events below a prefix ([`EVERYTHING`] for all) from a revision on: as many revisions as there are, at most so many,
+    /// after so long a wait at most. The node keeps the watch open under the name.
+    Follow {
+        name: String,
+        prefix: String,
+        from: u64,
+        most: u64,
+        wait_ms: u64,
+    },
+    /// The same, telling each deletion.
+    Deaths {
+        name: String,
+        prefix: String,
+        from: u64,
+        wait_ms: u64,
+    },
+    /// Take a lock, hold it, let go.
+    Lock {
+        name: String,
+        ttl_ms: u64,
+        hold_ms: u64,
+    },
     Status,
     Stop,
 }
+
+/// The prefix of every key, as a word.
+pub const EVERYTHING: &str = "*";
 
 /// A key's value and the revision that made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,11 +176,45 @@ pub enum Told {
         more: bool,
         pairs: Vec<(String, String)>,
     },
+    /// Writes acknowledged, and writes that were not.
+    Filled {
+        acknowledged: u64,
+        lost: u64,
+    },
+    /// What a watch told: the first revision not told yet, revisions, events, and a sum over hashes of them that does not
+    /// depend on how they were told.
+    Followed {
+        next: u64,
+        revisions: u64,
+        events: u64,
+        sum: u64,
+    },
+    Gone {
+        next: u64,
+        deaths: Vec<Death>,
+    },
+    /// A lock was held from a moment to another, as this process saw it.
+    Held {
+        token: u64,
+        from: Stamp,
+        until: Stamp,
+    },
     Status(Status),
     Failed {
         effect: Effect,
         why: String,
     },
+}
+
+/// A key that went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// The key.
+    pub key: String,
+    /// At which revision.
+    pub revision: u64,
+    /// When this node's watcher was told.
+    pub seen: Stamp,
 }
 
 /// A line that is not of the protocol.
@@ -236,6 +308,22 @@ impl Message for Ask {
             }
             "scan" => Self::Scan { limit: words.number()?, prefix: words.text()? },
             "transfer" => Self::Transfer { to: words.number()? },
+            "fill" => Self::Fill { keys: words.number()?, count: words.number()?, prefix: words.text()? },
+            "put-ttl" => Self::PutTtl { ttl_ms: words.number()?, key: words.text()?, value: words.text()? },
+            "follow" => Self::Follow {
+                name: words.text()?,
+                prefix: words.text()?,
+                from: words.number()?,
+                most: words.number()?,
+                wait_ms: words.number()?,
+            },
+            "deaths" => Self::Deaths {
+                name: words.text()?,
+                prefix: words.text()?,
+                from: words.number()?,
+                wait_ms: words.number()?,
+            },
+            "lock" => Self::Lock { name: words.text()?, ttl_ms: words.number()?, hold_ms: words.number()? },
             "status" => Self::Status,
             "stop" => Self::Stop,
             _ => return None,
@@ -260,6 +348,15 @@ impl fmt::Display for Ask {
             }
             Self::Scan { prefix, limit } => write!(f, "scan {limit} {prefix}"),
             Self::Transfer { to } => write!(f, "transfer {to}"),
+            Self::Fill { prefix, keys, count } => write!(f, "fill {keys} {count} {prefix}"),
+            Self::PutTtl { key, value, ttl_ms } => write!(f, "put-ttl {ttl_ms} {key} {value}"),
+            Self::Follow { name, prefix, from, most, wait_ms } => {
+                write!(f, "follow {name} {prefix} {from} {most} {wait_ms}")
+            }
+            Self::Deaths { name, prefix, from, wait_ms } => {
+                write!(f, "deaths {name} {prefix} {from} {wait_ms}")
+            }
+            Self::Lock { name, ttl_ms, hold_ms } => write!(f, "lock {name} {ttl_ms} {hold_ms}"),
             Self::Status => write!(f, "status"),
             Self::Stop => write!(f, "stop"),
         }
@@ -298,6 +395,27 @@ impl Message for Told {
                 flushes: words.number()?,
                 lease_reads: words.number()?,
             }),
+            "filled" => Self::Filled { acknowledged: words.number()?, lost: words.number()? },
+            "followed" => Self::Followed {
+                next: words.number()?,
+                revisions: words.number()?,
+                events: words.number()?,
+                sum: words.number()?,
+            },
+            "gone" => {
+                let next = words.number()?;
+                let mut deaths = Vec::new();
+                while let Some(key) = words.text() {
+                    let (revision, seen) = (words.number()?, Stamp(words.number()?));
+                    deaths.push(Death { key, revision, seen });
+                }
+                Self::Gone { next, deaths }
+            }
+            "held" => Self::Held {
+                token: words.number()?,
+                from: Stamp(words.number()?),
+                until: Stamp(words.number()?),
+            },
             "failed" => {
                 let effect = if words.flag()? { Effect::Maybe } else { Effect::None };
                 Self::Failed { effect, why: words.0.collect::<Vec<_>>().join(" ") }
@@ -342,6 +460,17 @@ impl fmt::Display for Told {
                 s.flushes,
                 s.lease_reads
             ),
+            Self::Filled { acknowledged, lost } => write!(f, "filled {acknowledged} {lost}"),
+            Self::Followed { next, revisions, events, sum } => {
+                write!(f, "followed {next} {revisions} {events} {sum}")
+            }
+            Self::Gone { next, deaths } => {
+                write!(f, "gone {next}")?;
+                deaths
+                    .iter()
+                    .try_for_each(|Death { key, revision, seen }| write!(f, " {key} {revision} {}", seen.0))
+            }
+            Self::Held { token, from, until } => write!(f, "held {token} {} {}", from.0, until.0),
             Self::Failed { effect, why } => {
                 write!(f, "failed {} {}", u8::from(*effect == Effect::Maybe), why.replace(['\n', '\r'], " "))
             }
@@ -374,6 +503,12 @@ mod tests {
         }
         comes_back(Ask::Scan { prefix: key(), limit: 3 });
         comes_back(Ask::Transfer { to: 2 });
+        comes_back(Ask::Fill { prefix: key(), keys: 9, count: 3 });
+        comes_back(Ask::PutTtl { key: key(), value: value(), ttl_ms: 5 });
+        let (name, prefix) = (|| "w".to_owned(), || EVERYTHING.to_owned());
+        comes_back(Ask::Follow { name: name(), prefix: prefix(), from: 2, most: 7, wait_ms: 30 });
+        comes_back(Ask::Deaths { name: name(), prefix: prefix(), from: 2, wait_ms: 30 });
+        comes_back(Ask::Lock { name: name(), ttl_ms: 500, hold_ms: 5 });
         comes_back(Ask::Status);
         comes_back(Ask::Stop);
 
@@ -385,6 +520,11 @@ mod tests {
         comes_back(Told::Swapped { revision: 4 });
         comes_back(Told::Differs { revision: 4, found: there() });
         comes_back(Told::Pairs { revision: 4, more: true, pairs: vec![(key(), value())] });
+        comes_back(Told::Filled { acknowledged: 3, lost: 1 });
+        comes_back(Told::Followed { next: 9, revisions: 7, events: 8, sum: u64::MAX });
+        let death = Death { key: key(), revision: 8, seen: Stamp(77) };
+        comes_back(Told::Gone { next: 9, deaths: vec![death.clone(), death] });
+        comes_back(Told::Held { token: 4, from: Stamp(5), until: Stamp(6) });
         comes_back(Told::Status(Status { term: 2, digest: u128::MAX, ..Status::default() }));
         comes_back(Told::Failed { effect: Effect::Maybe, why: "two\nlines".into() });
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use scripts::cluster::Runtimes;
 use scripts::load::Shape;
 use scripts::report::Report;
-use scripts::{chaos, hostile, partition, power_cut};
+use scripts::{chaos, coordination, hostile, partition, power_cut};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -72,6 +72,23 @@ fn killed_and_stopped_nodes_lose_nothing_on_tokio() {
 #[test]
 fn killed_and_stopped_nodes_lose_nothing_in_a_mixed_cluster() {
     kept(|| leader_kills(Runtimes::Mixed));
+}
+
+#[test]
+fn watches_locks_and_times_to_live_outlive_leaders() {
+    kept(|| {
+        coordination::run(&coordination::Plan {
+            program: program(),
+            below: below(),
+            runtimes: Runtimes::Mixed,
+            events: 20_000,
+            kills: 2,
+            ttl: Duration::from_secs(2),
+            // As [`GATE`]: on an idle machine it is a second.
+            late: GATE,
+            seed: 1,
+        })
+    });
 }
 
 fn partitions(means: partition::Means) -> Report {
