@@ -13,6 +13,7 @@ mod protocol;
 mod report;
 mod slice;
 mod statistics;
+mod store;
 mod usage;
 mod wait;
 
@@ -35,6 +36,8 @@ struct Arguments {
 enum Job {
     /// Puts and reads on three embedded nodes, with what they cost.
     FirstLight(Box<first_light::Options>),
+    /// What watchers, leases, ranges and memory cost, on one embedded node.
+    Store(Box<store::Options>),
     /// What the machine can do by itself: flush, round trips, arithmetic.
     Probes {
         /// On the file system of this directory.
@@ -49,6 +52,7 @@ enum Job {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().job {
         Job::FirstLight(options) => first_light::run(&options).map_err(|error| error.to_string()),
+        Job::Store(options) => store::run(&options),
         Job::Probes { directory } => probes(&directory).map_err(|error| error.to_string()),
         Job::Node(arguments) => node::run(&arguments),
     };

@@ -27,6 +27,17 @@ pub enum RuntimeChoice {
     Tokio,
 }
 
+impl RuntimeChoice {
+    /// The engine's word for it.
+    pub fn kind(self) -> Runtime {
+        match self {
+            Self::Auto => Runtime::Auto,
+            Self::Glommio => Runtime::Glommio,
+            Self::Tokio => Runtime::Tokio,
+        }
+    }
+}
+
 impl fmt::Display for RuntimeChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -148,11 +159,7 @@ fn start(arguments: &Arguments) -> Result<EmbeddedEngine, String> {
         .listen(me.address)
         .peers(arguments.peers.iter().map(|peer| (peer.id, peer.address)))
         .development_certificates(&arguments.certificates)
-        .runtime(match arguments.runtime {
-            RuntimeChoice::Auto => Runtime::Auto,
-            RuntimeChoice::Glommio => Runtime::Glommio,
-            RuntimeChoice::Tokio => Runtime::Tokio,
-        })
+        .runtime(arguments.runtime.kind())
         .durability(match arguments.durability {
             DurabilityChoice::DiskFirst => Durability::DiskFirst,
             DurabilityChoice::MemFirst => Durability::MemFirst,
