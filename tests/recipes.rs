@@ -42,7 +42,7 @@ fn a_lock_has_one_holder_at_a_time_and_tokens_rise() {
 }
 
 #[test]
-fn those_who_wait_are_served_in_order_and_each_watches_one_key() {
+fn those_who_wait_are_served_in_order() {
     on_both(|dir, runtime| async move {
         let engine = started(alone(&dir, runtime)).await;
         let keeper = Keeper::new(engine.client());

@@ -84,13 +84,19 @@ impl<C: ClientApi + 'static> Line<C> {
     /// Takes a place at the end.
     pub(super) async fn join(&self, value: &[u8]) -> Result<Place<C>, RecipeError> {
         let lease = self.keeper.grant(self.ttl).await?;
+        let (key, token) = self.stand(&lease, value).await?;
+        Ok(Place { lease, key, token })
+    }
+
+    /// The key that stands in the line for `lease`, and the revision that created it, now or before.
+    async fn stand(&self, lease: &KeptLease<C>, value: &[u8]) -> Result<(Bytes, Revision), RecipeError> {
         let key = Bytes::from([&self.prefix[..], format!("{:0DIGITS$x}", lease.id().0).as_bytes()].concat());
         let attach = Attach::Lease(lease.id());
         let joining = Txn::new()
             .when(Compare::absent(&key))
             .then(Op::put_attached(&key, value, attach))
             .otherwise(Op::get(&key));
-        let joined = self.insist(&lease, || self.keeper.client().txn(joining.clone())).await?;
+        let joined = self.insist(lease, || self.keeper.client().txn(joining.clone())).await?;
         let token = match &joined.value {
             TxnReply { succeeded: true, .. } => joined.revision,
             // By a try of which nothing was heard.
@@ -99,7 +105,7 @@ impl<C: ClientApi + 'static> Line<C> {
                 _ => return Err(RecipeError::Lost),
             },
         };
-        Ok(Place { lease, key, token })
+        Ok((key, token))
     }
 
     /// Returns when `place` is at the head.
@@ -215,5 +221,50 @@ impl<C> Place<C> {
     /// Holds in a transaction exactly as long as the place is kept.
     pub(super) fn kept(&self) -> Compare {
         Compare::key(&self.key, Relation::Equal, Target::Created(self.token))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::{EmbeddedClient, EmbeddedEngine};
+
+    async fn line() -> (EmbeddedEngine, Line<EmbeddedClient>) {
+        let engine = EmbeddedEngine::ephemeral().await.expect("it starts");
+        engine.wait_ready(Duration::from_secs(30)).await.expect("it leads");
+        let line = Line::new(&Keeper::new(engine.client()), b"line");
+        (engine, line)
+    }
+
+    /// So that one is woken when one goes, however many wait.
+    #[tokio::test]
+    async fn a_contender_waits_for_the_one_right_before_it() {
+        let (_engine, line) = line().await;
+        let mut places = Vec::new();
+        for _ in 0..4 {
+            places.push(line.join(b"").await.expect("joined"));
+        }
+        assert!(line.is_first(&places[0]).await.expect("looked"));
+        let client = line.reader();
+        for pair in places.windows(2) {
+            let Ok((ahead, _)) = line.look_ahead(&client, &pair[1]).await else { panic!("it is there") };
+            assert_eq!(ahead.as_ref(), Some(&pair[0].key));
+            assert!(pair[0].token < pair[1].token);
+        }
+        let gone = places.remove(1);
+        assert!(gone.lease.release().await.expect("released"));
+        let Ok((ahead, _)) = line.look_ahead(&client, &places[1]).await else { panic!("it is there") };
+        assert_eq!(ahead.as_ref(), Some(&places[0].key));
+    }
+
+    /// A first try of which nothing was heard has taken the place.
+    #[tokio::test]
+    async fn who_joins_twice_stands_where_it_stood() {
+        let (_engine, line) = line().await;
+        let lease = line.keeper.grant(TTL).await.expect("granted");
+        let first = line.stand(&lease, b"me").await.expect("joined");
+        let other = line.join(b"").await.expect("joined");
+        assert_eq!(line.stand(&lease, b"me").await.expect("joined"), first);
+        assert!(first.1 < other.token);
     }
 }
