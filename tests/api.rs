@@ -90,6 +90,8 @@ fn a_long_page_shows_one_state() {
                     block_on(client.txn(both)).unwrap();
                 }
             });
+            // Also when a look fails, so that the failure is seen.
+            let _over = SetAtEnd(&over);
             for _ in 0..50 {
                 let page = block_on(client.range(RangeQuery::new(KeyRange::all()))).unwrap().value;
                 let (first, last) = (page.items.first().unwrap(), page.items.last().unwrap());
@@ -98,9 +100,16 @@ fn a_long_page_shows_one_state() {
                 }
                 assert_eq!(page.next, None);
             }
-            over.store(true, Ordering::Relaxed);
         });
     });
+}
+
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
