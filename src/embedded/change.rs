@@ -9,15 +9,18 @@ use crate::runtime::shared::Shared;
 use bytes::{Bytes, BytesMut};
 use std::time::Duration;
 
+/// What a reply says; `None` for one to another command.
+pub(super) type Read<T> = fn(Reply) -> Option<T>;
+
 /// Something asked of the store, checked against every limit that the caller's node knows.
 pub(super) struct Change<T> {
     command: Result<Bytes, CommandError>,
-    read: fn(Reply) -> Option<T>,
+    read: Read<T>,
 }
 
 impl<T> Change<T> {
     /// What to send, and how to read what comes back.
-    pub(super) fn ready(self) -> Result<(Bytes, fn(Reply) -> Option<T>), WriteError> {
+    pub(super) fn ready(self) -> Result<(Bytes, Read<T>), WriteError> {
         Ok((self.command?, self.read))
     }
 }
@@ -26,7 +29,7 @@ impl<T> Change<T> {
 pub(super) fn written<T>(
     reply: Reply,
     durability: Durability,
-    read: fn(Reply) -> Option<T>,
+    read: Read<T>,
 ) -> Result<Answer<T>, WriteError> {
     let revision = match (reply.revision(), &reply) {
         (_, Reply::Refused(error)) => return Err(WriteError::Refused(*error)),
@@ -48,7 +51,7 @@ fn encode<T>(
     shared: &Shared,
     length: usize,
     write: impl FnOnce(&mut BytesMut) -> Result<(), CommandError>,
-    read: fn(Reply) -> Option<T>,
+    read: Read<T>,
 ) -> Change<T> {
     // What is beyond every limit is refused by the encoder before it is copied: no memory is taken for it.
     let mut command = BytesMut::with_capacity(length.min(Limits::MAX.command_bytes()));

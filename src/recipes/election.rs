@@ -128,7 +128,6 @@ impl<C> Reign<C> {
     }
 
     /// Completes when leadership is lost: the lease has ended, or could not be kept alive in time.
-    #[must_use]
     pub fn lost(&self) -> impl Future<Output = ()> + Send + use<'_, C> {
         self.place.lease.lost()
     }

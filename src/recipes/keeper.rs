@@ -155,7 +155,6 @@ impl<C> KeptLease<C> {
     }
 
     /// Completes when it is lost: it has ended, or could not be kept alive in time.
-    #[must_use]
     pub fn lost(&self) -> impl Future<Output = ()> + Send + use<'_, C> {
         Lost { kept: &self.kept, number: None }
     }

@@ -150,7 +150,6 @@ impl<C> Guard<C> {
     }
 
     /// Completes when the lock is lost: its lease has ended, or could not be kept alive in time.
-    #[must_use]
     pub fn lost(&self) -> impl Future<Output = ()> + Send + use<'_, C> {
         self.place.lease.lost()
     }

@@ -163,7 +163,6 @@ impl<C> Registration<C> {
     }
 
     /// Completes when it is lost: its lease has ended, or could not be kept alive in time.
-    #[must_use]
     pub fn lost(&self) -> impl Future<Output = ()> + Send + use<'_, C> {
         self.lease.lost()
     }
