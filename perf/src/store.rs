@@ -67,8 +67,6 @@ pub struct Options {
 const TTL: Duration = Duration::from_secs(8);
 /// Operations in one transaction.
 const OPERATIONS: u64 = 256;
-/// Threads that the audience is spread over.
-const HALLS: usize = 1;
 
 type Failure = String;
 
@@ -241,7 +239,7 @@ fn open_elsewhere(client: &EmbeddedClient, count: usize) -> Result<Vec<Watch>, F
 
 // ---- one writer, a large audience
 
-/// What a part of the audience saw.
+/// What the audience saw.
 struct Seen {
     deliveries: u64,
     lags: Histogram<u64>,
@@ -249,17 +247,14 @@ struct Seen {
 }
 
 fn audience(engine: &EmbeddedEngine, options: &Options) -> Result<(), Failure> {
-    let ready = Arc::new(Barrier::new(HALLS + 1));
+    let ready = Arc::new(Barrier::new(2));
     let epoch = Instant::now();
     let delivered = Arc::new(AtomicU64::new(0));
-    let halls: Vec<_> = (0..HALLS)
-        .map(|hall| {
-            let (client, ready, delivered) = (engine.client(), Arc::clone(&ready), Arc::clone(&delivered));
-            let watchers = options.audience / HALLS + usize::from(hall < options.audience % HALLS);
-            let shows = options.shows;
-            std::thread::spawn(move || sit(&client, watchers, shows, epoch, &ready, &delivered))
-        })
-        .collect();
+    let hall = {
+        let (client, ready, delivered) = (engine.client(), Arc::clone(&ready), Arc::clone(&delivered));
+        let (watchers, shows) = (options.audience, options.shows);
+        std::thread::spawn(move || sit(&client, watchers, shows, epoch, &ready, &delivered))
+    };
     ready.wait();
     let client = engine.client();
     let began = Instant::now();
@@ -275,14 +270,7 @@ fn audience(engine: &EmbeddedEngine, options: &Options) -> Result<(), Failure> {
             std::thread::sleep(Duration::from_micros(100));
         }
     }
-    let mut lags = Histogram::new(3).map_err(text)?;
-    let (mut deliveries, mut last) = (0, began);
-    for hall in halls {
-        let seen = hall.join().map_err(|_| "a hall panicked".to_owned())??;
-        deliveries += seen.deliveries;
-        last = last.max(seen.last);
-        lags.add(seen.lags).map_err(text)?;
-    }
+    let Seen { deliveries, lags, last } = hall.join().map_err(|_| "the audience panicked".to_owned())??;
     let micros = |share: f64| lags.value_at_quantile(share) as f64 / 1e3;
     say(format!(
         "\n1 writer, {} watchers of one prefix: {deliveries} deliveries of {} puts, {:.0} a second; lag from before the put, its \

@@ -198,7 +198,7 @@ impl Tests {
 const TO_BUILD_TESTS: Duration = Duration::from_secs(3600);
 
 fn test(arguments: &[&str], mutant: &str, patience: Duration) -> Result<Ended, String> {
-    let start = limited(&workspace::cargo(), patience);
+    let start = limited(workspace::cargo(), patience);
     ended(cargo(start, &[&["test"], arguments].concat()).env("D_ENGINE_MUTANT", mutant))
 }
 

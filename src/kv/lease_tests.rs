@@ -93,7 +93,7 @@ fn a_lease_lasts_its_time_to_live_to_the_millisecond_and_waits_for_an_entry() {
     assert_eq!(world.expire(), [(lease, vec![])]);
     assert_eq!((world.leases.len(), world.leases.next_end()), (0, None));
     assert_eq!(world.keep(lease), Err(LeaseError::NotFound { lease }));
-    assert_eq!(world.end(lease).unwrap_err(), LeaseError::NotFound { lease });
+    assert_eq!(world.end(lease).err(), Some(LeaseError::NotFound { lease }));
     assert_eq!(world.attach(lease, "a"), Err(LeaseError::NotFound { lease }));
 }
 
@@ -181,7 +181,7 @@ fn limits_refuse_and_change_nothing() {
     let full = LeaseError::TooManyKeys { lease: leases[0], limit: 3 };
     assert_eq!(world.leases.check_room(leases[0], 0), Ok(()));
     assert_eq!(world.attach(leases[0], "d"), Err(full));
-    assert_eq!(world.leases.check_room(leases[1], 4).unwrap_err().to_string().contains("limit"), true);
+    assert!(world.leases.check_room(leases[1], 4).is_err_and(|error| error.to_string().contains("limit")));
     assert_eq!(world.digest, before, "what is refused is no change");
     world.end(leases[3]).expect("granted");
     assert_eq!(world.leases.check_more(1), Ok(()));

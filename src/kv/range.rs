@@ -84,7 +84,7 @@ impl KeyRange {
         self.end.as_deref()
     }
 
-    pub(super) fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    pub(super) fn bounds(&self) -> Bounds<'_> {
         (Bound::Included(self.start()), self.end().map_or(Bound::Unbounded, Bound::Excluded))
     }
 
@@ -109,6 +109,9 @@ impl KeyRange {
             .then_some(&self.start[..])
     }
 }
+
+/// Both ends of a range, as the store's map takes them.
+pub(super) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 /// The way through a range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -172,7 +175,7 @@ impl RangeQuery {
     }
 
     /// From where to where in the order of keys; `None` when `after` leaves nothing.
-    pub(super) fn bounds(&self) -> Option<(Bound<&[u8]>, Bound<&[u8]>)> {
+    pub(super) fn bounds(&self) -> Option<Bounds<'_>> {
         let (start, end) = self.range.bounds();
         let Some(after) = self.after.as_deref() else { return Some((start, end)) };
         let behind_start = after >= self.range.start();

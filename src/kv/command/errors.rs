@@ -50,7 +50,7 @@ pub enum CommandError {
     /// A compare this version does not know.
     #[error("the compare-and-swap has the unknown expectation {0}: upgrade this node")]
     Expectation(u8),
-    /// A session's timeout is outside [`SESSION_TIMEOUT`].
+    /// A session's timeout is outside [`SESSION_TIMEOUT`](crate::kv::SESSION_TIMEOUT).
     #[error("a session's timeout of {found:?} is outside 10ms to 24h: choose one within")]
     SessionTimeout {
         /// The timeout asked for.

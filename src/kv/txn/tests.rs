@@ -223,8 +223,7 @@ fn a_lease_that_one_transaction_would_overfill_is_refused() {
 fn in_a_session_it_happens_once_and_is_answered_again() {
     let mut store = Store::new();
     run(&mut store, Command::OpenSession { timeout: Duration::from_secs(60) });
-    let mut sequence = 0;
-    for change in [
+    let changes = [
         Command::Txn(Txn::new().then(Op::put("a", "1")).then(Op::get("a"))),
         Command::DeleteRange { range: KeyRange::all() },
         Command::Grant { lease: Some(LeaseId(9)), ttl: TTL },
@@ -232,8 +231,8 @@ fn in_a_session_it_happens_once_and_is_answered_again() {
         Command::KeepAlive { lease: LeaseId(9) },
         Command::Revoke { lease: LeaseId(9) },
         Command::KeepAlive { lease: LeaseId(9) },
-    ] {
-        sequence += 1;
+    ];
+    for (sequence, change) in (1..).zip(changes) {
         let stamp = Stamp { session: SessionId(1), sequence, first_unanswered: 1 };
         let once = Command::InSession { stamp, command: Box::new(change) };
         let bytes = store.session_bytes();
