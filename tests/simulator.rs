@@ -28,6 +28,10 @@ fn no_seed_of_a_short_campaign_breaks_a_promise() {
             && sums.verdicts.linearizable_reads > 1_000
             && sums.verdicts.lease_reads > 100
     );
+    assert!(
+        sums.verdicts.ranges > 100 && sums.verdicts.watched > 1_000 && sums.verdicts.expired > 10,
+        "ranges, watches and leases are in the load"
+    );
     assert!(sums.verdicts.recoveries > seeds() && sums.verdicts.leaders > seeds());
 }
 

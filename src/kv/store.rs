@@ -88,9 +88,9 @@ impl Store {
         self
     }
 
-    /// An empty store whose leases are limited otherwise, so that tests reach the limits.
-    #[cfg(test)]
-    pub(super) fn with_lease_limits(limits: LeaseLimits) -> Self {
+    /// An empty store whose leases are limited otherwise, so that tests and simulated clusters reach the limits.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn with_lease_limits(limits: LeaseLimits) -> Self {
         Self { leases: Leases::new(limits), ..Self::new() }
     }
 

@@ -2,10 +2,10 @@
 
 use super::client::{self, LeaseReads, Mode, Open, Session};
 use super::member::Process;
-use super::observation::{Answer, Ask, CallId, Instant, Level, Observation, Violation};
-use super::oracle::LINEARIZABILITY;
+use super::observation::{Answer, Ask, CallId, Found, Instant, Level, Observation, Read, Violation};
+use super::oracle::{LINEARIZABILITY, Mark};
 use super::world::{Event, World};
-use crate::kv::{self, Store};
+use crate::kv::{self, Revision, RevisionError, Store, Txn};
 use crate::node::{self, Input, Reply, RequestError, Ticket};
 use bytes::Bytes;
 use wal::NodeId;
@@ -122,34 +122,45 @@ impl World {
     fn begin(&mut self, client: usize) -> Result<(), Violation> {
         let wild = self.plan.has_wild_clocks();
         let lease_reads = if wild { LeaseReads::Forbidden } else { LeaseReads::Allowed };
-        let ask = client::draw(&mut self.client_dice, &self.plan.load, &mut self.next_value, lease_reads);
-        self.ask(client, ask)
+        let asker = &self.clients[client];
+        let known = client::Known {
+            leases: &asker.leases,
+            others: &self.leases,
+            revision: asker.revision,
+            next_page: asker.next_page,
+        };
+        let (ask, txn) =
+            client::draw(&mut self.client_dice, &self.plan.load, &known, &mut self.next_value, lease_reads);
+        self.ask_with(client, ask, txn.as_ref())
     }
 
     /// An idle client asks.
     pub(super) fn ask(&mut self, client: usize, ask: Ask) -> Result<(), Violation> {
+        self.ask_with(client, ask, None)
+    }
+
+    fn ask_with(&mut self, client: usize, ask: Ask, txn: Option<&Txn>) -> Result<(), Violation> {
         self.next_call += 1;
         self.calls += 1;
         let call = CallId(self.next_call);
-        let writes = matches!(ask, Ask::Put { .. } | Ask::Swap { .. } | Ask::Delete { .. });
         let session = match &mut self.clients[client].mode {
-            Mode::Open(session) if writes => {
+            Mode::Open(session) if ask.repeatable() => {
                 let number = session.next;
                 session.next += 1;
                 Some((session.id, number))
             }
             Mode::Open(_) | Mode::Opening | Mode::Plain => None,
         };
-        let command = if writes {
-            let plain = client::command(ask, self.plan.load.padding).expect("small");
-            let late = self.plan.load.unacknowledged;
-            session.map_or(plain.clone(), |session| client::in_session(session, late, &plain))
-        } else {
-            Bytes::new()
+        let plain = match txn {
+            Some(txn) => client::txn_command(txn).expect("small"),
+            None if ask.writes() => client::command(ask, self.plan.load.padding).expect("small"),
+            None => Bytes::new(),
         };
+        let late = self.plan.load.unacknowledged;
+        let command = session.map_or(plain.clone(), |session| client::in_session(session, late, &plain));
         let id = self.clients[client].id;
         self.story.note(call.0);
-        self.observe(&Observation::Invoked { client: id, call, ask, session })?;
+        self.observe(&Observation::Invoked { client: id, call, ask, command: &plain, session })?;
         let at = self.clients[client].at;
         let open = Open { call, ask, session, ticket: 0, at, tries: 0, uncertain: false, command };
         self.clients[client].open = Some(open);
@@ -170,9 +181,9 @@ impl World {
             return self.conclude(client, Try::Nothing);
         }
         match ask {
-            Ask::Get { key, level: Level::Eventual } => self.read_now(client, key, at),
-            Ask::Get { key, level: Level::Lease } if self.has_lease(at) => self.read_now(client, key, at),
-            Ask::Get { .. } => {
+            _ if ask.level() == Some(Level::Eventual) => self.read_now(client, ask, at),
+            _ if ask.level() == Some(Level::Lease) && self.has_lease(at) => self.read_now(client, ask, at),
+            _ if ask.level().is_some() => {
                 let ticket = self.ticket(client, call, at);
                 self.note_ticket(client, ticket);
                 self.feed(at, Input::Read { ticket: Ticket(ticket) });
@@ -184,7 +195,7 @@ impl World {
                 self.feed(at, Input::TransferLeadership { ticket: Ticket(ticket), to });
                 Ok(())
             }
-            Ask::Put { .. } | Ask::Swap { .. } | Ask::Delete { .. } => {
+            _ => {
                 let ticket = self.ticket(client, call, at);
                 self.note_ticket(client, ticket);
                 self.feed(at, Input::Propose { ticket: Ticket(ticket), command });
@@ -206,14 +217,14 @@ impl World {
     }
 
     /// Reads the state a node has now. A process that stands still does not answer; its readers stand, too.
-    fn read_now(&mut self, client: usize, key: u64, at: NodeId) -> Result<(), Violation> {
+    fn read_now(&mut self, client: usize, ask: Ask, at: NodeId) -> Result<(), Violation> {
         let member = &self.members[&at];
         if member.process == Process::Paused {
             return Ok(());
         }
         let node = member.node.as_ref().expect("it is up");
-        let (value, revision) = look(node.machine(), key);
-        self.end_call(client, &Answer::Saw { value, revision, at })
+        let answer = look(node.machine(), ask, at);
+        self.end_call(client, &answer)
     }
 
     /// A node answers.
@@ -271,15 +282,12 @@ impl World {
             Try::Applied(reply) => Answer::Written(reply),
             Try::Transferred => Answer::Transferred,
             Try::Readable => {
-                let Ask::Get { key, .. } = open.ask else { unreachable!("only reads become readable") };
-                let at = open.at;
+                let (ask, at) = (open.ask, open.at);
                 let node = self.members[&at].node.as_ref().expect("it has just answered");
-                let (value, revision) = look(node.machine(), key);
-                Answer::Saw { value, revision, at }
+                look(node.machine(), ask, at)
             }
             Try::Nothing | Try::Unknown => {
-                let writes = matches!(open.ask, Ask::Put { .. } | Ask::Swap { .. } | Ask::Delete { .. });
-                open.uncertain |= writes && matches!(outcome, Try::Unknown);
+                open.uncertain |= open.ask.writes() && matches!(outcome, Try::Unknown);
                 let may_repeat = open.session.is_some() || !open.uncertain;
                 let tired = open.tries >= TRIES || matches!(open.ask, Ask::Transfer { .. });
                 if may_repeat && !tired {
@@ -314,6 +322,7 @@ impl World {
             self.clients[client].mode = Mode::Opening;
         }
         self.observe(&Observation::Answered { call: open.call, answer })?;
+        self.learn(client, open.ask, answer);
         self.judge_leases(open.ask, answer)?;
         if matches!(answer, Answer::Refused | Answer::Unknown) {
             self.move_client(client);
@@ -322,11 +331,53 @@ impl World {
         Ok(())
     }
 
+    /// What a client takes from an answer for its next asks.
+    fn learn(&mut self, client: usize, ask: Ask, answer: &Answer) {
+        let asker = &mut self.clients[client];
+        asker.next_page = None;
+        match (ask, answer) {
+            (_, Answer::Written(reply)) => {
+                asker.revision = reply.revision().map_or(asker.revision, |revision| revision.0);
+                match reply {
+                    kv::Reply::LeaseGranted { lease, .. }
+                    | kv::Reply::PutAttached { lease: Some(lease), .. }
+                    | kv::Reply::SwappedAttached { lease: Some(lease), .. } => {
+                        keep_last(&mut asker.leases, lease.0, 4);
+                        keep_last(&mut self.leases, lease.0, 12);
+                    }
+                    // Now and then it is asked for again all the same.
+                    kv::Reply::LeaseRefused(kv::LeaseError::NotFound { lease })
+                        if self.client_dice.below(3) != 0 =>
+                    {
+                        asker.leases.retain(|known| *known != lease.0);
+                    }
+                    _ => {}
+                }
+            }
+            (_, Answer::Saw { revision, .. }) => asker.revision = *revision,
+            (Ask::Range { range, .. }, Answer::Read(read)) => {
+                asker.revision = read.revision;
+                match &read.found {
+                    Found::Page(Ok(page)) => {
+                        let next = page.next.as_ref();
+                        asker.next_page = next.and_then(|next| client::next_page(&range, next));
+                    }
+                    Found::Page(Err(RevisionError::Compacted { .. })) => {
+                        self.judges.mark(Mark::PastCompacted);
+                    }
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Somebody was just told of a revision. From this moment on no reader under a lease may see an older one, on any
     /// node: as if a lease read were made everywhere after every answer.
     fn judge_leases(&self, ask: Ask, answer: &Answer) -> Result<(), Violation> {
         let told = match (ask, answer) {
-            (Ask::Get { level: Level::Eventual, .. }, _) => return Ok(()),
+            (ask, _) if ask.level() == Some(Level::Eventual) => return Ok(()),
+            (_, Answer::Read(read)) => read.revision,
             (_, Answer::Written(reply)) => reply.revision().map_or(0, |revision| revision.0),
             (_, &Answer::Saw { revision, .. }) => revision,
             _ => return Ok(()),
@@ -362,8 +413,30 @@ impl World {
     }
 }
 
-/// What a store has under a key, and its revision.
-fn look(store: &Store, key: u64) -> (Option<u64>, u64) {
-    let value = store.get(&client::key_bytes(key)).and_then(|found| client::value_number(&found.value));
-    (value, store.revision().0)
+/// Keeps the newest few.
+fn keep_last(list: &mut Vec<u64>, new: u64, most: usize) {
+    if !list.contains(&new) {
+        list.push(new);
+    }
+    if list.len() > most {
+        list.remove(0);
+    }
+}
+
+/// What a store says to a read.
+fn look(store: &Store, ask: Ask, at: NodeId) -> Answer {
+    let (revision, oldest) = (store.revision().0, store.oldest().0);
+    let found = match ask {
+        Ask::Range { range, .. } => Found::Page(store.range(&client::query(&range))),
+        Ask::History { key, from, limit } => {
+            Found::History(store.history(&client::key_bytes(key), Revision(from), limit))
+        }
+        Ask::Get { key, .. } => {
+            let found = store.get(&client::key_bytes(key));
+            let value = found.and_then(|found| client::value_number(&found.value));
+            return Answer::Saw { value, revision, at };
+        }
+        _ => unreachable!("only reads become readable"),
+    };
+    Answer::Read(Read { at, revision, oldest, found })
 }

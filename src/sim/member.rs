@@ -3,7 +3,7 @@
 use super::clock::Clock;
 use super::disk::Disk;
 use super::observation::Instant;
-use crate::kv::Store;
+use crate::kv::{Hub, Store};
 use crate::node::{Input, Node};
 use crate::raft::{Mono, RoleName, Write};
 use std::collections::VecDeque;
@@ -24,6 +24,8 @@ pub(super) enum Process {
 pub(super) struct Member {
     pub node: Option<Node<Store>>,
     pub process: Process,
+    /// The watches at its node.
+    pub hub: Hub,
     pub disk: Disk,
     pub clock: Clock,
     /// Handed to the disk, with the promises that wait for it.

@@ -14,7 +14,8 @@
 //! | `plan`, `fault`, `nemesis` | what a run meets, drawn from its seed, and when |
 //! | `contradiction` | a member that says what cannot be |
 //! | `network`, `disk`, `clock`, `dice` | the machines' parts |
-//! | `client`, `calls` | who asks, and what may be concluded from an answer |
+//! | `client`, `wishes`, `calls` | who asks for what, and what may be concluded from an answer |
+//! | `watchers` | who is told of changes |
 //! | `observation`, `oracle` | what the judges are told, and the judges |
 //! | `exhaustive` | the other way: every interleaving of a small cluster |
 //! | `story`, `shrink`, `campaign` | what is told of one run, of a failing one, of many |
@@ -49,6 +50,8 @@ mod schedule;
 pub mod shrink;
 mod story;
 mod turn;
+mod watchers;
+mod wishes;
 mod world;
 
 pub use client::{key_bytes, value_number};

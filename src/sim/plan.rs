@@ -5,7 +5,8 @@
 
 use super::dice::Dice;
 use super::fault::Fault;
-use super::observation::Instant;
+use super::observation::{Instant, Terms};
+use crate::kv::LeaseLimits;
 use crate::raft::Durability;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -44,6 +45,11 @@ pub(super) struct Knobs {
     pub pending_bytes: usize,
     pub request_timeout: Duration,
     pub unflushed_entries: u64,
+    /// Changes that a store's history keeps.
+    pub history: usize,
+    /// Bytes of what watches were told lately.
+    pub recent_bytes: usize,
+    pub leases: LeaseLimits,
 }
 
 /// What the lines are like when nothing is wrong with them, and what is.
@@ -79,6 +85,16 @@ pub(super) struct Load {
     pub padding: u64,
     /// Shares of put, swap, delete, linearizable, lease and eventual reads.
     pub mix: [u64; 6],
+    /// Asks that are not among those, in percent.
+    pub rich: u64,
+    /// Shares of attached put, attached swap, range deletion, transaction, grant, keep-alive, revocation, compaction, range
+    /// read and history.
+    pub rich_mix: [u64; 10],
+    /// How long leases live, in milliseconds.
+    pub ttl: (u64, u64),
+    pub watchers: usize,
+    /// Mean pause of a watcher between two looks.
+    pub watch_pause: u64,
 }
 
 /// A whole run.
@@ -112,7 +128,7 @@ impl Plan {
         // Half of an even group that forgot would wait for the other half for ever: `MemFirst` is for odd ones.
         let memory = dice.below(4) == 0 && members % 2 == 1;
         let durability = if memory { Durability::MemFirst } else { Durability::DiskFirst };
-        let knobs = draw_knobs(dice);
+        let mut knobs = draw_knobs(dice);
         let rough = dice.below(4) != 0;
         let mut faults = draw_faults(dice, durability, members, &orders.only);
         let loss = dice.pick(&[1, 5, 10, 30]) * 10_000;
@@ -123,10 +139,11 @@ impl Plan {
         let encoded = dice.below(3) == 0;
         let delay = dice.pick(&[(50 * US, 150 * US), (100 * US, 2 * MS), (MS, 10 * MS), (5 * MS, 60 * MS)]);
         let flush = dice.pick(&[(80 * US, 300 * US), (MS, 5 * MS), (MS, 30 * MS), (20 * MS, 60 * MS)]);
-        let load = draw_load(dice, orders);
+        let mut load = draw_load(dice, orders);
         let safety = dice.pick(&[1_000, 2_000, 3_000, 3_000, 5_000, 10_000]) * MS;
         let victims = draw_victims(dice, members);
         let idle = dice.pick(&[20, 100, 1_000]) * MS;
+        enrich(&mut load, &mut knobs, &mut Dice::new(seed, "wishes"));
         let drift = 50_000;
         faults.retain(|fault, _| !orders.without.contains(fault) && (rough || !is_of_lines(*fault)));
         let rate = |fault, ppm| if faults.contains_key(&fault) { ppm } else { 0 };
@@ -162,15 +179,31 @@ impl Plan {
         self.faults.contains_key(&Fault::ClockLeap) || self.faults.contains_key(&Fault::ClockFreeze)
     }
 
+    /// What the judges have to know of it.
+    pub(super) fn terms(&self) -> Terms {
+        let heartbeat = u64::try_from(self.knobs.heartbeat.as_nanos()).expect("short");
+        // By the slowest clock, and seen after the longest turn.
+        let longest_step = 2 * heartbeat / 1_000 * 1_060 + self.apply.1 + 10 * MS;
+        Terms {
+            changes: Some(self.knobs.history),
+            leases: self.knobs.leases,
+            fastest_ppm: (!self.has_wild_clocks()).then_some(self.drift),
+            longest_step,
+        }
+    }
+
     pub(super) fn describe(&self) -> String {
         let names: Vec<_> = self.faults.keys().map(|fault| fault.name()).collect();
         format!(
-            "{} members, {:?}, {} clients on {} keys, flush {}..{} us, line {}..{} us, segments of {} KiB, batches of {} \
+            "{} members, {:?}, {} clients on {} keys ({} % rich, {} watchers, history of {}), flush {}..{} us, line {}..{} us, segments of {} KiB, batches of {} \
              B, election {} ms, faults for {} ms: {}",
             self.members,
             self.durability,
             self.load.clients,
             self.load.keys,
+            self.load.rich,
+            self.load.watchers,
+            self.knobs.history,
             self.flush.0 / US,
             self.flush.1 / US,
             self.lines.delay.0 / US,
@@ -204,6 +237,9 @@ fn draw_knobs(dice: &mut Dice) -> Knobs {
         pending_bytes: dice.pick(&[1 << 10, 8 << 10, 1 << 20]),
         request_timeout: Duration::from_millis(dice.pick(&[500, 2_000])),
         unflushed_entries: dice.pick(&[1, 4, 32]),
+        history: 100_000,
+        recent_bytes: 1 << 20,
+        leases: LeaseLimits::MAX,
     }
 }
 
@@ -226,7 +262,47 @@ fn draw_load(dice: &mut Dice, orders: &Orders) -> Load {
             dice.between(0, 8),
             dice.between(0, 3),
         ],
+        rich: 0,
+        rich_mix: [0; 10],
+        ttl: (100, 100),
+        watchers: 0,
+        watch_pause: MS,
     }
+}
+
+/// Ranges, transactions, leases and watches: in four of five runs.
+fn enrich(load: &mut Load, knobs: &mut Knobs, dice: &mut Dice) {
+    load.rich = dice.pick(&[0, 20, 50, 50, 90]);
+    if load.rich == 0 {
+        return;
+    }
+    load.rich_mix = [
+        dice.between(1, 5),
+        dice.between(0, 3),
+        dice.pick(&[0, 1, 1]),
+        dice.between(1, 5),
+        dice.between(1, 2),
+        dice.between(0, 4),
+        dice.pick(&[0, 0, 1]),
+        dice.pick(&[0, 0, 1]),
+        dice.between(1, 3),
+        dice.between(0, 1),
+    ];
+    // With many keys, what a lease has is still there when it ends.
+    load.keys = dice.pick(&[load.keys, load.keys, 60]);
+    load.ttl = dice.pick(&[(100, 300), (100, 2_000), (500, 1_500), (1_000, 4_000)]);
+    load.watchers = dice.pick(&[0, 1, 3, 3, 6]);
+    load.watch_pause = dice.pick(&[MS, 10 * MS, 50 * MS, 300 * MS]);
+    knobs.history = dice.pick(&[4, 20, 100, 1_000, 100_000]);
+    knobs.recent_bytes = dice.pick(&[1, 200, 2_000, 1 << 20]);
+    knobs.leases = dice.pick(&[
+        LeaseLimits::MAX,
+        LeaseLimits { leases: 64, keys: 3, expired_keys_per_entry: 2 },
+        LeaseLimits { leases: 8, keys: 100, expired_keys_per_entry: 1 },
+    ]);
+    // Transactions are longer than what smaller limits are there for.
+    knobs.batch_bytes = knobs.batch_bytes.max(1 << 10);
+    knobs.pending_bytes = knobs.pending_bytes.max(4 << 10);
 }
 
 fn draw_victims(dice: &mut Dice, members: u64) -> BTreeSet<u64> {

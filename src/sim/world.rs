@@ -15,7 +15,8 @@ use super::oracle::{Judges, Verdicts};
 use super::plan::{Orders, Plan};
 use super::schedule::Schedule;
 use super::story::{Story, Telling};
-use crate::kv::Store;
+use super::watchers::Watcher;
+use crate::kv::{Hub, Retention, Store, WatchLimits};
 use crate::node::{Input, Limits, Node};
 use crate::raft::{Config, Durability, Membership};
 use std::collections::BTreeMap;
@@ -48,6 +49,8 @@ pub(super) enum Event {
     Client { client: usize, timer: u64 },
     /// A client tries its call again.
     Again { client: usize, timer: u64 },
+    /// A watcher looks at what its watch has.
+    Watch(usize),
     /// Time for a fault.
     Fault(Fault),
     /// A fault of the lines ends.
@@ -78,6 +81,9 @@ pub(super) struct World {
     pub members: BTreeMap<NodeId, Member>,
     pub network: Network,
     pub clients: Vec<Client>,
+    pub watchers: Vec<Watcher>,
+    /// Leases granted lately.
+    pub leases: Vec<u64>,
     /// Calls that nodes have been asked and have not answered: whose, at which node.
     pub tickets: BTreeMap<u64, (usize, CallId, NodeId)>,
     pub next_ticket: u64,
@@ -85,6 +91,7 @@ pub(super) struct World {
     pub next_value: u64,
     pub dice: Dice,
     pub client_dice: Dice,
+    pub watch_dice: Dice,
     pub nemesis: Dice,
     pub actions: u32,
     /// Leaders yet to be elected that are struck then.
@@ -103,6 +110,8 @@ impl World {
         let members: BTreeMap<_, _> =
             (1..=plan.members).map(|id| (NodeId(id), member(NodeId(id), &plan, &mut dice))).collect();
         let clients = (0..plan.load.clients).map(|at| new_client(at, &plan, &mut dice)).collect();
+        let mut watch_dice = Dice::new(seed, "watchers");
+        let watchers = (0..plan.load.watchers).map(|at| Watcher::new(at, &plan, &mut watch_dice)).collect();
         Self {
             now: Instant(0),
             phase: Phase::Safety,
@@ -110,12 +119,15 @@ impl World {
             members,
             network: Network::new(plan.lines.clone(), Dice::new(seed, "network")),
             clients,
+            watchers,
+            leases: Vec::new(),
             tickets: BTreeMap::new(),
             next_ticket: 0,
             next_call: 0,
             next_value: 0,
             dice,
             client_dice: Dice::new(seed, "clients"),
+            watch_dice,
             nemesis: Dice::new(seed, "nemesis"),
             actions: 0,
             strikes: 0,
@@ -134,13 +146,15 @@ impl World {
         let description = self.plan.describe();
         self.story.tell(Instant(0), || format!("run: {description}"));
         let ids = self.ids();
-        self.observe(&Observation::Begun { members: &ids, durability: self.plan.durability })?;
+        let terms = self.plan.terms();
+        self.observe(&Observation::Begun { members: &ids, durability: self.plan.durability, terms })?;
         for &id in &ids {
             self.start(id)?;
         }
         for client in 0..self.clients.len() {
             self.wait_client(client, 1);
         }
+        self.schedule_watchers();
         self.schedule_faults();
         self.run_until(Instant(self.plan.safety))?;
         self.heal()?;
@@ -209,6 +223,7 @@ impl World {
             }
             Event::Client { client, timer } => self.client_due(client, timer),
             Event::Again { client, timer } => self.again(client, timer),
+            Event::Watch(watcher) => self.watch_due(watcher),
             Event::Applied { id, life } => self.applied(id, life),
             Event::Resume { id, life } => {
                 self.resume(id, life);
@@ -305,7 +320,9 @@ impl World {
             return Ok(());
         };
         let config = self.config(id, seed);
-        let mut restoring = Node::restoring(config, limits, life, Store::new(), restored);
+        let retention = Retention { changes: self.plan.knobs.history, ..Retention::DEFAULT };
+        let store = Store::with_lease_limits(self.plan.knobs.leases).with_retention(retention);
+        let mut restoring = Node::restoring(config, limits, life, store, restored);
         for frame in frames {
             restoring.push(frame).map_err(|halt| Violation {
                 oracle: "recovery",
@@ -315,7 +332,9 @@ impl World {
         let founders = Membership::of_voters(peers.clone()).expect("a valid membership");
         let node = restoring.begin(now, &founders);
         self.judges.observe(self.now, &Observation::Started { node: &node })?;
+        let recent_bytes = self.plan.knobs.recent_bytes;
         let member = self.member(id);
+        member.hub = Hub::new(WatchLimits { recent_bytes, ..WatchLimits::DEFAULT });
         member.node = Some(node);
         member.process = Process::Running;
         member.turn_at = None;
@@ -414,6 +433,7 @@ impl World {
         self.network.heal();
         self.plan.apply = (1_000, 20_000);
         self.plan.flush = (80_000, 300_000);
+        self.plan.load.watch_pause = self.plan.load.watch_pause.min(20 * Instant::MILLISECOND);
         for id in self.ids() {
             self.mend(id);
             self.start(id)?;
@@ -445,8 +465,9 @@ impl World {
                 what: format!("call {call:?} of client {client} was never answered by node {at}"),
             });
         }
+        let watching = self.watching();
         let core: Vec<_> = core.iter().filter_map(|id| self.members[id].node.as_ref()).collect();
-        self.judges.observe(self.now, &Observation::Finished { core: &core })
+        self.judges.observe(self.now, &Observation::Finished { core: &core, watching: &watching })
     }
 
     fn is_settled(&self) -> bool {
@@ -454,11 +475,14 @@ impl World {
         let mut leaders = 0;
         for id in self.core() {
             let Some(node) = &self.members[&id].node else { return false };
+            if node.machine().leases() > 0 {
+                return false;
+            }
             ends.push((node.applied(), node.raft().commit(), node.raft().log().last()));
             leaders += usize::from(self.members[&id].leads());
         }
         let idle = self.tickets.is_empty() && self.clients.iter().all(Client::is_idle);
-        ends.windows(2).all(|pair| pair[0] == pair[1]) && leaders == 1 && idle
+        ends.windows(2).all(|pair| pair[0] == pair[1]) && leaders == 1 && idle && self.all_are_told()
     }
 
     /// Whether `MemFirst` still promises anything if this node forgets now, too.
@@ -495,6 +519,7 @@ fn member(id: NodeId, plan: &Plan, dice: &mut Dice) -> Member {
     Member {
         node: None,
         process: Process::Down,
+        hub: Hub::new(WatchLimits::DEFAULT),
         disk: Disk::new(id, plan.knobs.segment_bytes),
         clock: Clock::new(origin, rate, wall),
         writes: std::collections::VecDeque::new(),
@@ -532,5 +557,8 @@ fn new_client(at: usize, plan: &Plan, dice: &mut Dice) -> Client {
         open: None,
         opening: None,
         timer: 0,
+        leases: Vec::new(),
+        revision: 1,
+        next_page: None,
     }
 }

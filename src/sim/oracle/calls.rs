@@ -4,15 +4,17 @@
 use super::exactly_once::{Asked, Tries};
 use super::linearizability::Floor;
 use super::model::Told;
-use crate::sim::observation::{Ask, CallId, ClientId, Instant};
+use crate::sim::observation::{Ask, CallId, ClientId, Instant, Read};
 
 /// One call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Call {
     pub(super) id: CallId,
     pub(super) client: ClientId,
     pub(super) ask: Ask,
     pub(super) session: Option<(u64, u64)>,
+    /// Its command as a number.
+    pub(super) command: u64,
     pub(super) invoked: Instant,
     pub(super) floor: Floor,
     /// The newest term with a leader when it was made.
@@ -21,13 +23,15 @@ pub(super) struct Call {
     pub(super) told: Option<Told>,
     /// What a read saw, and at which revision.
     pub(super) saw: Option<(Option<u64>, u64)>,
+    /// What a read of more than that saw.
+    pub(super) read: Option<Box<Read>>,
     pub(super) refused: bool,
     pub(super) tries: Tries,
 }
 
 impl Call {
     pub(super) fn asked(&self) -> Asked {
-        Asked { call: self.id, ask: self.ask, session: self.session }
+        Asked { call: self.id, ask: self.ask, session: self.session, command: self.command }
     }
 }
 
@@ -90,12 +94,14 @@ pub(super) mod tests {
             client: ClientId(client),
             ask,
             session: None,
+            command: 0,
             invoked: Instant(invoked),
             floor: Floor(0),
             led_by: 0,
             ended: None,
             told: None,
             saw: None,
+            read: None,
             refused: false,
             tries: Tries::default(),
         }

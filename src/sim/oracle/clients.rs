@@ -1,10 +1,10 @@
 //! What is told to whom of the clients: what they asked, what they were told.
 
 use super::calls::Call;
-use super::exactly_once::{Found, Tries, told};
+use super::exactly_once::{Found, Tries, digest};
 use super::linearizability::{Glance, Seen, replay};
 use super::model::Told;
-use super::{Judges, Mark, Outcome, Sight, durable_acknowledgements, search, violated};
+use super::{Judges, Mark, Outcome, Sight, durable_acknowledgements, past, search, violated};
 use crate::kv;
 use crate::sim::observation::{Answer, Ask, CallId, ClientId, Level};
 use wal::NodeId;
@@ -14,7 +14,7 @@ impl Judges {
         &mut self,
         client: ClientId,
         id: CallId,
-        ask: Ask,
+        (ask, command): (Ask, &[u8]),
         session: Option<(u64, u64)>,
     ) -> Outcome {
         let call = Call {
@@ -22,29 +22,32 @@ impl Judges {
             client,
             ask,
             session,
+            command: digest(command),
             invoked: self.now,
             floor: self.order.floor(),
             led_by: self.newest_leader.0,
             ended: None,
             told: None,
             saw: None,
+            read: None,
             refused: false,
             tries: Tries::default(),
         };
         self.counts.operations += 1;
+        let asked = call.asked();
         self.calls.begin(call);
-        self.once.ask(&call.asked())
+        self.once.ask(&asked)
     }
 
     /// One try of a call is told something.
     pub(super) fn reply(&mut self, id: CallId, reply: &kv::Reply) -> Outcome {
         let Some(call) = self.calls.get(id) else { return Ok(()) };
-        let told = told(reply);
+        let told = Told::of(reply);
         let asked = call.asked();
         if self.sight != Sight::NoDecisions {
-            call.tries.hear(id, told)?;
+            call.tries.hear(id, &told)?;
             if told != Told::Other && self.sight == Sight::Whole {
-                self.once.answered(&asked, told)?;
+                self.once.answered(&asked, &told)?;
             }
         }
         Ok(())
@@ -55,24 +58,29 @@ impl Judges {
         let Some(call) = self.calls.end(id, self.now) else { return Ok(()) };
         match answer {
             Answer::Written(reply) => {
-                let told = told(reply);
-                call.told = Some(told);
-                let call = *call;
+                call.told = Some(Told::of(reply));
+                let call = call.clone();
                 self.counts.writes += 1;
-                self.written(&call, told)
+                self.written(&call)
             }
             Answer::Saw { value, revision, at } => {
                 call.saw = Some((*value, *revision));
-                let call = *call;
-                self.saw(&call, *at)
+                let call = call.clone();
+                self.saw(&call, (*revision, *at))
+            }
+            Answer::Read(read) => {
+                call.read = Some(Box::new(read.clone()));
+                let call = call.clone();
+                self.counts.ranges += 1;
+                self.saw(&call, (read.revision, read.at))
             }
             Answer::Transferred => Ok(()),
             Answer::Refused => {
                 call.refused = true;
-                let call = *call;
+                let asked = call.asked();
                 self.counts.refused += 1;
-                self.counts.marks.add(Mark::ReadRefused, u64::from(matches!(call.ask, Ask::Get { .. })));
-                if self.sight == Sight::NoDecisions { Ok(()) } else { self.once.deny(&call.asked()) }
+                self.counts.marks.add(Mark::ReadRefused, u64::from(asked.ask.level().is_some()));
+                if self.sight == Sight::NoDecisions { Ok(()) } else { self.once.deny(&asked) }
             }
             Answer::Unknown => {
                 self.counts.unknown += 1;
@@ -81,11 +89,11 @@ impl Judges {
         }
     }
 
-    fn written(&mut self, call: &Call, told: Told) -> Outcome {
+    fn written(&mut self, call: &Call) -> Outcome {
         if self.sight == Sight::NoDecisions {
             return Ok(());
         }
-        if let Some(place) = told.place() {
+        if let Some(place) = call.told.as_ref().and_then(Told::place) {
             self.order.answer(call.id, call.floor, place)?;
         }
         if !self.is_found(call)? {
@@ -94,8 +102,8 @@ impl Judges {
         Ok(())
     }
 
-    fn saw(&mut self, call: &Call, at: NodeId) -> Outcome {
-        let (Ask::Get { level, .. }, Some((_, revision))) = (call.ask, call.saw) else { return Ok(()) };
+    fn saw(&mut self, call: &Call, (revision, at): (u64, NodeId)) -> Outcome {
+        let Some(level) = call.ask.level() else { return Ok(()) };
         match level {
             Level::Linearizable => self.counts.linearizable_reads += 1,
             Level::Lease => self.counts.lease_reads += 1,
@@ -127,7 +135,10 @@ impl Judges {
         if self.sight != Sight::Whole {
             return Ok(true);
         }
-        match (call.ask, call.told, call.saw) {
+        if let Some(read) = &call.read {
+            return past::judge(self.once.model(), self.terms.changes, (call.id, call.ask), read);
+        }
+        match (call.ask, &call.told, call.saw) {
             (Ask::Get { key, .. }, _, Some((value, revision))) => {
                 replay(self.once.model(), Seen { call: call.id, key, value, revision })
             }
@@ -144,7 +155,7 @@ impl Judges {
         let mut early = std::mem::take(&mut self.calls.early);
         let mut failed = Ok(());
         early.retain(|&id| {
-            let Some(&mut call) = self.calls.get(id) else { return false };
+            let Some(call) = self.calls.get(id).map(|call| call.clone()) else { return false };
             match self.is_found(&call) {
                 Ok(found) => !found,
                 Err(violation) => {
@@ -175,9 +186,8 @@ impl Judges {
             );
         }
         for call in self.calls.iter() {
-            let unknown = call.told.is_none() && call.saw.is_none() && !call.refused;
-            let writes = matches!(call.ask, Ask::Put { .. } | Ask::Swap { .. });
-            if unknown && writes {
+            let unknown = call.told.is_none() && call.saw.is_none() && call.read.is_none() && !call.refused;
+            if unknown && call.ask.value().is_some() {
                 let happened = self.once.happened(&call.asked()) == Some(true);
                 let mark = if happened { Mark::UnknownTookEffect } else { Mark::UnknownWithoutEffect };
                 self.counts.marks.add(mark, 1);

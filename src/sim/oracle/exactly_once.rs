@@ -2,37 +2,19 @@
 //! client was told that it did not and will not happen is never there, every try of a call in a session is told the same,
 //! and each is told what a replay of the ledger says.
 //!
-//! The replay is `model`'s. It cannot see a plain delete that happened twice, the second time without effect.
+//! The replay is `model`'s. A command without a value of its own and outside of a session (a delete, a word about a lease)
+//! has no name: its answer must be that of some command of the ledger with the same bytes, and nobody sees that it happened
+//! twice.
 
-use super::fast::FastMap;
-use super::model::{Done, How, Model, Told, Version, number};
+use super::fast::{FastMap, Mixed};
+use super::model::{Done, How, Model, Stand, Told};
 use super::{Outcome, violated};
-use crate::kv::{Presence, Reply};
+use crate::kv::{LeaseError, LeaseLimits};
 use crate::sim::observation::{Ask, CallId};
-use wal::Frame;
+use std::hash::Hasher;
+use wal::{Frame, Term};
 
 pub(super) const NAME: &str = "exactly_once";
-
-/// A store's reply as the model would have said it.
-pub(super) fn told(reply: &Reply) -> Told {
-    match reply {
-        Reply::Put { revision } => Told::Put { revision: revision.0 },
-        Reply::Deleted { revision, before } => {
-            Told::Deleted { revision: revision.0, present: *before == Presence::Present }
-        }
-        Reply::Swapped { revision } => Told::Swapped { revision: revision.0 },
-        Reply::NotSwapped { revision, current } => {
-            let current = current.as_ref().map(|current| Version {
-                revision: current.modify_revision.0,
-                value: Some(number(&current.value)),
-                created: current.create_revision.0,
-                count: current.version,
-            });
-            Told::NotSwapped { revision: revision.0, current }
-        }
-        _ => Told::Other,
-    }
-}
 
 /// A call that writes, as its command is found in the ledger.
 #[derive(Clone, Copy, Debug)]
@@ -40,15 +22,15 @@ pub(super) struct Asked {
     pub(super) call: CallId,
     pub(super) ask: Ask,
     pub(super) session: Option<(u64, u64)>,
+    /// Its bytes, see [`digest`].
+    pub(super) command: u64,
 }
 
-impl Asked {
-    fn value(&self) -> Option<u64> {
-        match self.ask {
-            Ask::Put { value, .. } | Ask::Swap { value, .. } => Some(value),
-            Ask::Delete { .. } | Ask::Get { .. } | Ask::Transfer { .. } => None,
-        }
-    }
+/// A command's bytes as a number. Two commands with one number make the judge less strict, not wrong.
+pub(super) fn digest(command: &[u8]) -> u64 {
+    let mut hasher = Mixed::default();
+    hasher.write(command);
+    hasher.finish()
 }
 
 /// What the ledger makes of a reply.
@@ -60,7 +42,7 @@ pub(super) enum Found {
     Missing,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
     Asked,
     Denied,
@@ -72,23 +54,31 @@ enum Fate {
 pub(super) struct ExactlyOnce {
     model: Model,
     /// After each entry of the ledger.
-    revisions: Vec<u64>,
+    stands: Vec<Stand>,
     values: FastMap<u64, Fate>,
     in_sessions: FastMap<(u64, u64), Told>,
-    pub(super) repeated: u64,
-    pub(super) gone: u64,
+    /// What commands without a name were told, by their bytes.
+    nameless: FastMap<u64, Vec<Told>>,
+    pub(super) seen: Seen,
+    /// The term in which each lease was last granted or kept alive.
+    refreshed: FastMap<u64, Term>,
     /// Kept for its memory.
     done: Vec<Done>,
 }
 
 impl ExactlyOnce {
+    /// What there may be of leases.
+    pub(super) fn limit(&mut self, leases: LeaseLimits) {
+        self.model.limit(leases);
+    }
+
     pub(super) fn model(&self) -> &Model {
         &self.model
     }
 
-    /// The revision after the entry at `position`.
-    pub(super) fn revision_at(&self, position: usize) -> Option<u64> {
-        self.revisions.get(position).copied()
+    /// How the store stands after the entry at `position`.
+    pub(super) fn stand_at(&self, position: usize) -> Option<Stand> {
+        self.stands.get(position).copied()
     }
 
     /// The next entry of the ledger.
@@ -96,31 +86,44 @@ impl ExactlyOnce {
         let mut done = std::mem::take(&mut self.done);
         self.model.apply(entry, |one| done.push(one));
         for one in done.drain(..) {
+            self.seen.note(&one);
+            self.note_leases(&one, entry.term());
             self.note(one)?;
         }
         self.done = done;
-        self.revisions.push(self.model.revision());
+        self.stands.push(self.model.stand());
         Ok(())
     }
 
+    fn note_leases(&mut self, done: &Done, term: Term) {
+        match done.told {
+            Told::Granted { lease, .. } | Told::Kept { lease, .. } => {
+                self.refreshed.insert(lease, term);
+            }
+            Told::PutAttached { lease, .. } | Told::SwappedAttached { lease, .. } if lease != 0 => {
+                self.refreshed.entry(lease).or_insert(term);
+            }
+            _ => {}
+        }
+        for (lease, _) in &done.expired {
+            let former = self.refreshed.remove(lease);
+            self.seen.expired_under_another += u64::from(former.is_some_and(|former| former != term));
+        }
+    }
+
     fn note(&mut self, done: Done) -> Outcome {
-        match done.how {
-            How::Applied => {}
-            How::Repeated => {
-                self.repeated += 1;
-                return Ok(());
-            }
-            How::SessionGone => {
-                self.gone += 1;
-                return Ok(());
-            }
-            How::Refused => return Ok(()),
+        if done.how != How::Applied {
+            return Ok(());
+        }
+        if let Some(command) = done.nameless {
+            self.nameless.entry(digest(&command)).or_default().push(done.told);
+            return Ok(());
         }
         if let Some(session) = done.session {
-            self.in_sessions.insert(session, done.told);
+            self.in_sessions.insert(session, done.told.clone());
         }
         let Some(value) = done.value else { return Ok(()) };
-        let fate = self.values.insert(value, Fate::Done(done.told));
+        let fate = self.values.insert(value, Fate::Done(done.told.clone()));
         violated!(fate.is_none(), NAME, "value {value} is written, which nobody asked for");
         violated!(
             fate == Some(Fate::Denied),
@@ -139,7 +142,7 @@ impl ExactlyOnce {
 
     /// A client asks.
     pub(super) fn ask(&mut self, asked: &Asked) -> Outcome {
-        let Some(value) = asked.value() else { return Ok(()) };
+        let Some(value) = asked.ask.value() else { return Ok(()) };
         let former = self.values.insert(value, Fate::Asked);
         violated!(former.is_some(), NAME, "value {value} is asked for by two calls: the run is no proof");
         Ok(())
@@ -147,7 +150,7 @@ impl ExactlyOnce {
 
     /// A client was told that its call did not and will not happen.
     pub(super) fn deny(&mut self, asked: &Asked) -> Outcome {
-        let Some(value) = asked.value() else { return Ok(()) };
+        let Some(value) = asked.ask.value() else { return Ok(()) };
         let fate = self.values.insert(value, Fate::Denied);
         violated!(
             matches!(fate, Some(Fate::Done(_))),
@@ -159,14 +162,18 @@ impl ExactlyOnce {
     }
 
     /// What a call was told, against the ledger.
-    pub(super) fn answered(&self, asked: &Asked, told: Told) -> Outcome<Found> {
-        let known = match (asked.session, asked.value()) {
-            (Some(session), _) => self.in_sessions.get(&session).copied(),
+    pub(super) fn answered(&self, asked: &Asked, told: &Told) -> Outcome<Found> {
+        let known = match (asked.session, asked.ask.value()) {
+            (Some(session), _) => self.in_sessions.get(&session),
             (None, Some(value)) => match self.values.get(&value) {
-                Some(Fate::Done(told)) => Some(*told),
+                Some(Fate::Done(told)) => Some(told),
                 _ => None,
             },
-            (None, None) => self.plain_delete(asked.ask, told),
+            (None, None) => {
+                let known = self.nameless.get(&asked.command);
+                let there = known.is_some_and(|known| known.contains(told));
+                return Ok(if there { Found::There } else { Found::Missing });
+            }
         };
         let Some(known) = known else { return Ok(Found::Missing) };
         violated!(known != told, NAME, "call {} was told {told:?}, the ledger says {known:?}", asked.call.0);
@@ -175,40 +182,84 @@ impl ExactlyOnce {
 
     /// Whether a call's command is in the ledger, as far as it has a name.
     pub(super) fn happened(&self, asked: &Asked) -> Option<bool> {
-        match (asked.session, asked.value()) {
+        match (asked.session, asked.ask.value()) {
             (Some(session), _) => Some(self.in_sessions.contains_key(&session)),
             (None, Some(value)) => Some(matches!(self.values.get(&value), Some(Fate::Done(_)))),
             (None, None) => None,
         }
     }
+}
 
-    /// A delete outside a session has no name: its place is where it says.
-    fn plain_delete(&self, ask: Ask, told: Told) -> Option<Told> {
-        let (Ask::Delete { key }, Told::Deleted { revision, present }) = (ask, told) else {
-            return Some(Told::Other);
-        };
-        if self.model.revision() < revision {
-            return None;
+/// What was met on the way, for the marks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) repeated: u64,
+    pub(super) gone: u64,
+    pub(super) then: u64,
+    pub(super) otherwise: u64,
+    pub(super) nested: u64,
+    pub(super) repeated_txns: u64,
+    pub(super) repeated_grants: u64,
+    pub(super) expired: u64,
+    pub(super) expired_under_another: u64,
+    pub(super) expired_with_keys: u64,
+    pub(super) ticks: u64,
+    pub(super) kept_overdue: u64,
+    pub(super) kept_too_late: u64,
+    pub(super) revoked_with_keys: u64,
+    pub(super) compacted: u64,
+    pub(super) attach_refused: u64,
+    pub(super) limited: u64,
+    pub(super) split: u64,
+}
+
+impl Seen {
+    fn note(&mut self, done: &Done) {
+        let repeated = done.how == How::Repeated;
+        self.repeated += u64::from(repeated);
+        self.gone += u64::from(done.how == How::SessionGone);
+        self.kept_overdue += u64::from(done.overdue);
+        self.kept_too_late += u64::from(done.too_late);
+        self.expired += done.expired.len() as u64;
+        self.split += u64::from(done.more_due);
+        match &done.told {
+            Told::Txn { came, .. } if repeated => self.repeated_txns += u64::from(came.changed()),
+            Told::Txn { came, .. } => {
+                self.then += u64::from(came.held);
+                self.otherwise += u64::from(!came.held);
+                self.nested += u64::from(came.depth() > 1);
+            }
+            Told::Granted { .. } => self.repeated_grants += u64::from(repeated),
+            Told::Revoked { keys, .. } => self.revoked_with_keys += u64::from(*keys > 0),
+            Told::Compacted { .. } => self.compacted += 1,
+            Told::LeaseRefused(error) => {
+                let limit =
+                    matches!(error, LeaseError::TooManyLeases { .. } | LeaseError::TooManyKeys { .. });
+                self.limited += u64::from(limit);
+                self.attach_refused += u64::from(!limit && done.value.is_some());
+            }
+            Told::Expired { leases, keys, .. } => {
+                self.ticks += u64::from(*leases == 0);
+                self.expired_with_keys += u64::from(*keys > 0);
+            }
+            _ => {}
         }
-        let absent = self.model.at(key, revision).is_none();
-        let own = !present || self.model.changed(revision) == Some(key);
-        Some(if absent && own { told } else { Told::Other })
     }
 }
 
 /// All tries of one call.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tries {
     first: Option<Told>,
 }
 
 impl Tries {
     /// One of them is told something; a refusal is no answer of the store to the command.
-    pub(super) fn hear(&mut self, call: CallId, told: Told) -> Outcome {
-        if told == Told::Other {
+    pub(super) fn hear(&mut self, call: CallId, told: &Told) -> Outcome {
+        if *told == Told::Other {
             return Ok(());
         }
-        let first = *self.first.get_or_insert(told);
+        let first = self.first.get_or_insert_with(|| told.clone());
         violated!(first != told, NAME, "call {} was told {first:?}, and for another try {told:?}", call.0);
         Ok(())
     }
@@ -220,7 +271,7 @@ mod tests {
     use super::*;
 
     fn asked(call: u64, value: u64, session: Option<(u64, u64)>) -> Asked {
-        Asked { call: CallId(call), ask: Ask::Put { key: 1, value }, session }
+        Asked { call: CallId(call), ask: Ask::Put { key: 1, value }, session, command: 0 }
     }
 
     #[test]
@@ -229,16 +280,16 @@ mod tests {
         let ask = asked(1, 7, Some((1, 1)));
         judge.ask(&ask).expect("new");
         let told = Told::Put { revision: 2 };
-        assert_eq!(judge.answered(&ask, told), Ok(Found::Missing));
+        assert_eq!(judge.answered(&ask, &told), Ok(Found::Missing));
         let command = once(1, 1, &put(1, 7));
         judge.decide(&frame(0, &[open(100), command.clone(), command])).expect("once in effect");
-        assert_eq!(judge.answered(&ask, told), Ok(Found::There));
-        assert!(judge.answered(&ask, Told::Put { revision: 3 }).is_err());
-        assert_eq!((judge.repeated, judge.revision_at(0)), (1, Some(2)));
+        assert_eq!(judge.answered(&ask, &told), Ok(Found::There));
+        assert!(judge.answered(&ask, &Told::Put { revision: 3 }).is_err());
+        assert_eq!((judge.seen.repeated, judge.stand_at(0).map(|stand| stand.revision)), (1, Some(2)));
         let mut tries = Tries::default();
-        tries.hear(ask.call, told).expect("the first");
-        tries.hear(ask.call, told).expect("the same");
-        assert!(tries.hear(ask.call, Told::Put { revision: 3 }).is_err());
+        tries.hear(ask.call, &told).expect("the first");
+        tries.hear(ask.call, &told).expect("the same");
+        assert!(tries.hear(ask.call, &Told::Put { revision: 3 }).is_err());
     }
 
     #[test]

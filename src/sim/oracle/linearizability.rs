@@ -2,14 +2,18 @@
 //! happens: an answer names its place in the one order of changes; the place is not before anything that was answered
 //! before the call was made (real time), and what was seen there is what a replay of the ledger holds there.
 //!
+//! Transactions take one place with all they do; what they read on the way `exactly_once` compares. Of reads of ranges and of
+//! past states the place is judged here, the content by `past`.
+//!
 //! Reads by lease are held to the same. An eventual read is held to less: what it saw is a decided state, and a client
 //! that asks one life of a node again sees no older one. `search` judges the same calls without believing revisions.
 //!
 //! Changes that nobody ever heard the answer of are in the ledger or not; `exactly_once` looks at them.
 
 use super::fast::FastMap;
-use super::model::Model;
+use super::model::{Model, number};
 use super::{Outcome, violated};
+use crate::sim::client::key_bytes;
 use crate::sim::observation::{CallId, ClientId};
 use wal::NodeId;
 
@@ -87,7 +91,7 @@ pub(super) fn replay(model: &Model, seen: Seen) -> Outcome<bool> {
     if model.revision() < revision {
         return Ok(false);
     }
-    let held = model.at(key, revision);
+    let held = model.at(&key_bytes(key), revision).map(|item| number(&item.value));
     violated!(
         held != value,
         NAME,

@@ -11,8 +11,10 @@
 //! | `state_machine_safety` | O3: decided once, for ever, everywhere; leaders have it |
 //! | `equal_digests` | O4: equal replicas at equal indices |
 //! | `durable_acknowledgements` | O5: acknowledged is decided, decided is on a majority's disks |
-//! | `linearizability`, `search` | O6: by the order of revisions, and by search |
+//! | `linearizability`, `search`, `past` | O6: by the order of revisions, by search, and for ranges and past states |
 //! | `exactly_once`, `model` | O7: no command twice, one answer to all tries, by a replay of the ledger |
+//! | `watch` | O8: the nine guarantees of a watch |
+//! | `log_time`, `ttl`, `model` | O9: leases end when their time is over, all over, and once |
 //! | `wire_tap` | O10: what leaves is on disk |
 //! | `monotony` | O11: nothing goes back |
 //! | `recovery` | O12: what is recovered is the truth |
@@ -38,9 +40,11 @@ mod fast;
 mod linearizability;
 mod liveness;
 mod log_matching;
+mod log_time;
 mod model;
 mod monotony;
 mod nodes;
+mod past;
 mod recovery;
 mod search;
 mod seat;
@@ -50,14 +54,16 @@ mod state_machine_safety;
 mod story;
 #[cfg(test)]
 mod tests;
+mod ttl;
 mod verdicts;
+mod watch;
 mod wire_tap;
 
 pub use sometimes::{Mark, Marks};
 pub use verdicts::Verdicts;
 
-use super::observation::{End, Instant, Observation, Violation};
-use crate::kv::Store;
+use super::observation::{End, Instant, Observation, Terms, Violation, WatcherId};
+use crate::kv::{LeaseLimits, Store};
 use crate::node::Node;
 use crate::raft::Durability;
 use calls::Calls;
@@ -68,10 +74,12 @@ use fast::FastMap;
 use linearizability::Linearizability;
 use liveness::{Final, Liveness};
 use log_matching::LogMatching;
+use log_time::LogTime;
 use seat::Seat;
 use state_machine_safety::Ledger;
 use std::time::Duration;
 use wal::{Frame, NodeId, Term};
+use watch::Watches;
 
 /// O6, under which the world reports what a reader with a lease would see.
 pub const LINEARIZABILITY: &str = linearizability::NAME;
@@ -117,8 +125,11 @@ pub struct Judges {
     election: ElectionSafety,
     matching: LogMatching,
     ledger: Ledger,
-    /// What undecided entries hold, by index and term.
-    bodies: FastMap<(u64, u64), Frame>,
+    /// What undecided entries hold, by index and term, and for how long somebody had led when they were first seen.
+    bodies: FastMap<(u64, u64), (Frame, u64)>,
+    time: LogTime,
+    watches: Watches,
+    terms: Terms,
     digests: EqualDigests,
     once: ExactlyOnce,
     order: Linearizability,
@@ -148,6 +159,9 @@ impl Judges {
             matching: LogMatching::default(),
             ledger: Ledger::default(),
             bodies: FastMap::default(),
+            time: LogTime::default(),
+            watches: Watches::default(),
+            terms: Terms { changes: None, leases: LeaseLimits::MAX, fastest_ppm: None, longest_step: 0 },
             digests: EqualDigests::default(),
             once: ExactlyOnce::default(),
             order: Linearizability::default(),
@@ -175,8 +189,10 @@ impl Judges {
                 let seat = self.look(node, disk)?;
                 self.tap(seat, node, to, message)
             }
-            Observation::Begun { members, durability } => {
+            Observation::Begun { members, durability, terms } => {
                 self.durability = durability;
+                self.terms = terms;
+                self.once.limit(terms.leases);
                 members.iter().for_each(|&id| {
                     self.seat_of(id);
                 });
@@ -188,14 +204,24 @@ impl Judges {
                 self.end(id, end);
                 Ok(())
             }
-            Observation::Invoked { client, call, ask, session } => self.invoke(client, call, ask, session),
+            Observation::Invoked { client, call, ask, command, session } => {
+                self.invoke(client, call, (ask, command), session)
+            }
             Observation::Replied { call, reply } => self.reply(call, reply),
             Observation::Answered { call, answer } => self.answer(call, answer),
             Observation::Healed { core } => {
                 self.heal(core);
                 Ok(())
             }
-            Observation::Finished { core } => self.judge_core(core),
+            Observation::Finished { core, watching } => self.judge_core(core, watching),
+            _ if self.sight != Sight::Whole => Ok(()),
+            Observation::Watches { watcher, wish, from, begin } => {
+                self.watches.begin(self.once.model(), (watcher, *wish), from, begin)
+            }
+            Observation::Watched { watcher, item } => self.watches.hear(self.once.model(), watcher, item),
+            Observation::Unwatched { watcher, why, revision } => {
+                self.watches.end(self.once.model(), self.terms.changes, (watcher, why, revision))
+            }
         }
     }
 
@@ -217,8 +243,10 @@ impl Judges {
     #[must_use]
     pub fn verdicts(&self) -> Verdicts {
         let mut counts = self.counts;
-        counts.marks.add(Mark::SessionRepeated, self.once.repeated);
-        counts.marks.add(Mark::SessionGone, self.once.gone);
+        counts.marks.count_store(&self.once.seen);
+        counts.marks.count_watches(&self.watches.heard);
+        counts.watched = self.watches.heard.events;
+        counts.expired = self.once.seen.expired;
         Verdicts {
             leaders: self.election.elected(),
             entries: self.matching.entries(),
@@ -240,6 +268,8 @@ impl Judges {
         let at = self.seat_of(id);
         let seat = &mut self.seats[at];
         seat.up = false;
+        self.time.follow(id);
+        let seat = &mut self.seats[at];
         seat.suspect |= self.durability == Durability::MemFirst && *end != End::Closed;
         if let End::Halted(why) = end {
             let diverged = why.contains("diverged");
@@ -276,7 +306,11 @@ impl Judges {
         }
     }
 
-    fn judge_core(&mut self, core: &[&Node<Store>]) -> Outcome {
+    fn judge_core(&mut self, core: &[&Node<Store>], watching: &[WatcherId]) -> Outcome {
+        if self.sight == Sight::Whole {
+            core.iter().try_for_each(|node| ttl::judge(node, self.once.model()))?;
+            self.watches.finish(self.once.model(), watching)?;
+        }
         let last: Vec<_> = core
             .iter()
             .map(|node| Final {

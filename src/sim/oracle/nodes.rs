@@ -81,7 +81,8 @@ impl Judges {
 
     fn keep_body(&mut self, frame: &Frame) {
         if frame.index().0 > self.ledger.len() as u64 {
-            self.bodies.entry((frame.index().0, frame.term().0)).or_insert_with(|| frame.clone());
+            let led = self.time.led();
+            self.bodies.entry((frame.index().0, frame.term().0)).or_insert_with(|| (frame.clone(), led));
         }
     }
 
@@ -97,7 +98,13 @@ impl Judges {
             monotony::drops(seat.id, commit, kept..held)?;
         }
         let now = Summary::of(node);
+        if now.leads() {
+            self.time.lead((seat.id, seat.life), self.now, self.terms.longest_step);
+        }
         if seat.seen != now {
+            if !now.leads() {
+                self.time.follow(seat.id);
+            }
             monotony::lives(seat.id, &seat.seen, &now)?;
             self.change(at, node, now)?;
         }
@@ -120,7 +127,8 @@ impl Judges {
                 {
                     let large = frame.command_count() >= LARGE_BATCH;
                     self.counts.marks.add(Mark::LargeBatch, u64::from(large));
-                    self.bodies.insert((entry.index.0, entry.term.0), frame.clone());
+                    let led = self.time.led();
+                    self.bodies.insert((entry.index.0, entry.term.0), (frame.clone(), led));
                 }
             }
         }
@@ -152,10 +160,15 @@ impl Judges {
         }
         if now.applied != before.applied {
             let machine = node.machine();
-            let state = State { digest: machine.digest(), revision: machine.revision().0 };
+            let state = State {
+                digest: machine.digest(),
+                revision: machine.revision().0,
+                keys: machine.len() as u64,
+                leases: machine.leases() as u64,
+            };
             let replayed = position(now.applied)
                 .filter(|_| self.sight == Sight::Whole)
-                .and_then(|position| self.once.revision_at(position));
+                .and_then(|position| self.once.stand_at(position));
             self.digests.see(id, now.applied, state, replayed)?;
         }
         Ok(())
@@ -176,7 +189,10 @@ impl Judges {
             let entry = self.ledger.entries()[position];
             let body = self.bodies.remove(&(entry.index.0, entry.term.0));
             match body {
-                Some(frame) if self.sight == Sight::Whole => self.once.decide(&frame)?,
+                Some((frame, seen)) if self.sight == Sight::Whole => {
+                    self.time.decide(&frame, seen, self.terms.fastest_ppm)?;
+                    self.once.decide(&frame)?;
+                }
                 Some(_) => {}
                 None => {
                     self.counts.blind += 1;

@@ -1,12 +1,12 @@
 //! O6 once more, by search (Wing and Gong 1993, Lowe 2017): is there, key by key and without a look at revisions, an
 //! order of the calls that explains all answers and respects real time? The search is the crate `history`'s.
 //!
-//! At the end of a run, for keys that were never deleted (a search needs every value to have one writer) with at most so
+//! At the end of a run, for keys that were never deleted, in runs in which nothing reaches several keys (a search needs every value to have one writer) with at most so
 //! many calls and clients that it stays quick. Eventual reads promise less and are left out.
 
 use super::calls::Call;
 use super::fast::FastMap;
-use super::model::Told;
+use super::model::{Told, number};
 use super::{Outcome, violated};
 use crate::sim::observation::{Ask, Level};
 use history::{Answer, End, History, Operation};
@@ -35,14 +35,19 @@ struct Key {
 
 pub(super) fn judge<'a>(calls: impl Iterator<Item = &'a Call>) -> Outcome<Searched> {
     let mut keys: FastMap<u64, Key> = FastMap::default();
+    let mut whole = false;
     for call in calls {
         let (key, operation) = match call.ask {
-            Ask::Delete { key } => {
+            Ask::Delete { key } | Ask::PutAttached { key, .. } | Ask::SwapAttached { key, .. } => {
                 keys.entry(key).or_default().deleted = true;
                 continue;
             }
             Ask::Put { key, .. } | Ask::Swap { key, .. } | Ask::Get { key, .. } => (key, operation(call)),
-            Ask::Transfer { .. } => continue,
+            Ask::Txn { .. } | Ask::DeleteRange { .. } => {
+                whole = true;
+                continue;
+            }
+            _ => continue,
         };
         let Some(operation) = operation else { continue };
         let known = keys.entry(key).or_default();
@@ -53,7 +58,7 @@ pub(super) fn judge<'a>(calls: impl Iterator<Item = &'a Call>) -> Outcome<Search
     }
     let mut searched = Searched::default();
     for key in keys.into_values() {
-        if key.deleted || key.operations.len() > CALLS || key.clients.len() > CLIENTS {
+        if whole || key.deleted || key.operations.len() > CALLS || key.clients.len() > CLIENTS {
             searched.skipped += 1;
             continue;
         }
@@ -73,14 +78,15 @@ fn operation(call: &Call) -> Option<Operation> {
         Ask::Put { value, .. } => history::Call::Put { value },
         Ask::Swap { expected, value, .. } => history::Call::CompareAndSwap { expected, value },
         Ask::Get { level: Level::Linearizable | Level::Lease, .. } => history::Call::Get,
-        Ask::Get { level: Level::Eventual, .. } | Ask::Delete { .. } | Ask::Transfer { .. } => return None,
+        _ => return None,
     };
     let at = call.ended.map(|at| at.0);
     let answered = |answer, revision| End::Answered { at: at.unwrap_or(u64::MAX), answer, revision };
-    let end = match (call.told, call.saw) {
-        (Some(Told::Put { revision } | Told::Swapped { revision }), _) => answered(Answer::Done, revision),
+    let end = match (&call.told, call.saw) {
+        (Some(Told::Put { revision } | Told::Swapped { revision }), _) => answered(Answer::Done, *revision),
         (Some(Told::NotSwapped { revision, current }), _) => {
-            answered(Answer::NotSwapped(current.and_then(|current| current.value)), revision)
+            let current = current.as_ref().map(|current| number(&current.value));
+            answered(Answer::NotSwapped(current), *revision)
         }
         (_, Some((value, revision))) => answered(Answer::Saw(value), revision),
         _ if call.refused => End::Refused { at: at.unwrap_or(u64::MAX) },

@@ -4,7 +4,9 @@
 //! They are recognised from outside: from messages, and from what has changed between two looks at a node. What only the
 //! world knows (a segment was begun) it marks itself with [`super::Judges::mark`].
 
+use super::exactly_once::Seen;
 use super::seat::Summary;
+use super::watch::Heard;
 use crate::raft::RoleName;
 use crate::raft::message::{AppendOutcome, Appended, Body, Candidacy, Decision, Election, Standing, Vote};
 use std::fmt;
@@ -108,6 +110,56 @@ marks! {
     IdleMarked = "idle log marked its end",
     /// The world saw a new segment begun.
     Rotated = "segment rotated",
+    /// A transaction's compares held.
+    TxnThen = "transaction: what was compared held",
+    /// They did not.
+    TxnOtherwise = "transaction: what was compared did not hold",
+    /// A transaction in a transaction was carried out.
+    TxnNested = "transaction inside a transaction",
+    /// A transaction that changed something was retried in its session.
+    TxnRepeated = "transaction's retry answered again",
+    /// A grant was retried in its session.
+    GrantRepeated = "grant's retry answered again",
+    /// A lease expired.
+    LeaseExpired = "lease expired",
+    /// A lease expired with keys.
+    KeysExpired = "expiry with keys",
+    /// A lease expired under another leader than it was last kept alive under.
+    ExpiredUnderAnother = "lease expired after a change of leader",
+    /// An entry of the store's own let time pass.
+    Tick = "entry that only lets time pass",
+    /// A lease whose time was over was kept alive.
+    KeptOverdue = "lease kept alive whose time was over",
+    /// A keep-alive came after the end of its lease.
+    KeptTooLate = "keep-alive after its lease had expired",
+    /// A put named a lease that was gone.
+    AttachRefused = "put to a lease that is gone refused",
+    /// A limit of leases was met.
+    LeaseLimited = "lease or key refused at a limit of leases",
+    /// An expiry left due leases to the next entry.
+    ExpirySplit = "expiry split over entries",
+    /// A lease was revoked with keys.
+    RevokedWithKeys = "lease revoked with its keys",
+    /// Clients compacted.
+    Compacted = "history compacted by a client",
+    /// The past was asked for and not kept.
+    PastCompacted = "read of a compacted revision refused",
+    /// A batch of a watch had several events.
+    BatchOfSeveral = "watch told several changes of one revision",
+    /// A watch told a mark.
+    ProgressTold = "watch told its progress",
+    /// A watch went on.
+    WatchResumed = "watch resumed",
+    /// A watch went on at another node.
+    WatchMoved = "watch resumed on another node",
+    /// A watch went on at a node that had not yet come to where it was.
+    WatchAhead = "watch resumed on a node that was behind it",
+    /// A watch met a compaction.
+    WatchCompacted = "watch ended by a compaction",
+    /// A watch told what was there before.
+    PreviousTold = "watch told a previous value",
+    /// A watch was slow, and read on from the history.
+    WatchSlow = "watch was behind by many revisions",
 }
 
 /// How often each was reached.
@@ -175,6 +227,45 @@ impl Marks {
             before.standing == Standing::Suspect && now.standing == Standing::Whole,
             Mark::BecameWhole,
         );
+    }
+
+    /// What the replay of the ledger met.
+    pub(super) fn count_store(&mut self, seen: &Seen) {
+        for (mark, times) in [
+            (Mark::SessionRepeated, seen.repeated),
+            (Mark::SessionGone, seen.gone),
+            (Mark::TxnThen, seen.then),
+            (Mark::TxnOtherwise, seen.otherwise),
+            (Mark::TxnNested, seen.nested),
+            (Mark::TxnRepeated, seen.repeated_txns),
+            (Mark::GrantRepeated, seen.repeated_grants),
+            (Mark::LeaseExpired, seen.expired),
+            (Mark::KeysExpired, seen.expired_with_keys),
+            (Mark::ExpiredUnderAnother, seen.expired_under_another),
+            (Mark::Tick, seen.ticks),
+            (Mark::KeptOverdue, seen.kept_overdue),
+            (Mark::KeptTooLate, seen.kept_too_late),
+            (Mark::AttachRefused, seen.attach_refused),
+            (Mark::LeaseLimited, seen.limited),
+            (Mark::ExpirySplit, seen.split),
+            (Mark::RevokedWithKeys, seen.revoked_with_keys),
+            (Mark::Compacted, seen.compacted),
+        ] {
+            self.add(mark, times);
+        }
+    }
+
+    /// What watches told.
+    pub(super) fn count_watches(&mut self, heard: &Heard) {
+        for (mark, times) in [
+            (Mark::BatchOfSeveral, heard.several),
+            (Mark::ProgressTold, heard.marks),
+            (Mark::WatchResumed, heard.resumed),
+            (Mark::WatchCompacted, heard.compacted),
+            (Mark::PreviousTold, heard.previous),
+        ] {
+            self.add(mark, times);
+        }
     }
 
     /// A vote is refused to a candidate whose question is known.

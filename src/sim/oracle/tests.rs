@@ -4,7 +4,8 @@ use super::*;
 use crate::kv::encode_put;
 use crate::node::{Input, Limits, Output, Ticket};
 use crate::raft::{Config, Membership, Mono, Now, Restored, RoleName, message::Standing};
-use crate::sim::observation::{Answer, Ask, CallId, ClientId, Level, Truth, Verdict};
+use crate::sim::client::key_bytes;
+use crate::sim::observation::{Answer, Ask, CallId, ClientId, Level, Terms, Truth, Verdict};
 use bytes::BytesMut;
 use wal::{ClusterId, Flushed, GroupId, HardState, LogIndex};
 
@@ -49,7 +50,19 @@ impl Lone {
         let verdict =
             Verdict::Opened { log: vec![], hard_state: disk.hard_state, torn: false, repairing: false };
         judges
-            .observe(at, &Observation::Begun { members: &[ID], durability: Durability::DiskFirst })
+            .observe(
+                at,
+                &Observation::Begun {
+                    members: &[ID],
+                    durability: Durability::DiskFirst,
+                    terms: Terms {
+                        changes: None,
+                        leases: LeaseLimits::MAX,
+                        fastest_ppm: None,
+                        longest_step: 0,
+                    },
+                },
+            )
             .expect("begun");
         judges
             .observe(at, &Observation::Recovered { id: ID, verdict: &verdict, disk: &disk })
@@ -98,9 +111,9 @@ impl Lone {
         self.ticket += 1;
         let call = CallId(self.ticket);
         let ask = Ask::Put { key, value };
-        self.tell(&Observation::Invoked { client: ClientId(1), call, ask, session: None })?;
+        self.tell(&Observation::Invoked { client: ClientId(1), call, ask, command: &[], session: None })?;
         let mut command = BytesMut::new();
-        encode_put(&key.to_le_bytes(), &value.to_le_bytes(), &mut command).expect("small");
+        encode_put(&key_bytes(key), &value.to_le_bytes(), &mut command).expect("small");
         let command = command.freeze();
         self.node.handle(self.now, Input::Propose { ticket: Ticket(self.ticket), command });
         self.run()?;
@@ -113,7 +126,7 @@ impl Lone {
         self.ticket += 1;
         let call = CallId(self.ticket);
         let ask = Ask::Get { key: 1, level };
-        self.tell(&Observation::Invoked { client: ClientId(1), call, ask, session: None })?;
+        self.tell(&Observation::Invoked { client: ClientId(1), call, ask, command: &[], session: None })?;
         self.tell(&Observation::Answered { call, answer: &Answer::Saw { value, revision, at: ID } })
     }
 }
@@ -128,7 +141,7 @@ fn a_lone_node_does_everything_right() {
     lone.read(Level::Eventual, Some(8), 3).expect("fresh");
     lone.judges.observe(Instant(lone.now.mono.0), &Observation::Healed { core: &[ID] }).expect("healed");
     lone.judges
-        .observe(Instant(lone.now.mono.0), &Observation::Finished { core: &[&lone.node] })
+        .observe(Instant(lone.now.mono.0), &Observation::Finished { core: &[&lone.node], watching: &[] })
         .expect("nothing is owed");
     let verdicts = lone.judges.finish().expect("all fine");
     assert_eq!((verdicts.writes, verdicts.lease_reads, verdicts.blind), (2, 1, 0));

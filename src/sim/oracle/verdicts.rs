@@ -61,6 +61,12 @@ counts! {
     lease_reads,
     /// Eventual reads judged.
     eventual_reads,
+    /// Pages and histories read and judged.
+    ranges,
+    /// Events told to watchers and judged.
+    watched,
+    /// Leases that expired.
+    expired,
     /// Calls told that nothing happened, and held to it.
     refused,
     /// Calls whose clients never knew.
