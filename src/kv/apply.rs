@@ -40,6 +40,11 @@ impl Store {
         attach: Attach,
     ) -> Result<(Revision, Option<LeaseId>), LeaseError> {
         self.check_attach([(key, attach)])?;
+        if wal::mutant!("put_keeps_lease_alive")
+            && let Attach::Lease(lease) = attach
+        {
+            self.keep_alive(lease)?;
+        }
         let mut edit = self.edit();
         let lease = edit.put(key, value, attach);
         Ok((edit.finish(), lease))

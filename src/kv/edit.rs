@@ -108,7 +108,7 @@ impl Edit<'_> {
             return;
         }
         let store = &mut *self.store;
-        if former != 0 {
+        if former != 0 && !(wal::mutant!("overwritten_key_stays_attached") && lease == 0) {
             store.leases.detach(LeaseId(former), key, &mut store.digest);
         }
         if lease != 0 {
@@ -144,8 +144,11 @@ impl Edit<'_> {
         if let Some(key) = range.single() {
             return self.delete(key).into();
         }
-        let keys: Vec<Key> =
+        let mut keys: Vec<Key> =
             self.store.entries.range::<[u8], _>(range.bounds()).map(|(key, _)| key.clone()).collect();
+        if wal::mutant!("delete_range_off_by_one") && keys.len() > 1 {
+            keys.pop();
+        }
         for key in &keys {
             let found = self.delete(key.as_slice());
             assert!(found, "it was just seen");
@@ -169,6 +172,11 @@ impl Edit<'_> {
     /// changed something, and the next page reads what it left when it was finished.
     pub fn read(&self, query: &RangeQuery, limits: PageLimits) -> RangePage {
         self.store.page(query, self.store.revision, limits)
+    }
+
+    /// The store as changed so far.
+    pub fn store(&self) -> &Store {
+        self.store
     }
 
     /// Ends it; the store's revision, which is the edit's if it changed something.

@@ -37,6 +37,9 @@ impl Event {
     /// Whether the key was absent before.
     #[must_use]
     pub fn is_create(&self) -> bool {
+        if wal::mutant!("create_without_previous") {
+            return matches!(self, Self::Put { previous: None, .. });
+        }
         matches!(self, Self::Put { new, .. } if new.version == 1)
     }
 }

@@ -240,8 +240,9 @@ impl History {
         if revision > current {
             return Err(RevisionError::Future { requested: revision, current });
         }
-        if revision <= self.compacted {
-            return Err(RevisionError::Compacted { requested: revision, oldest: self.compacted });
+        let compacted = if wal::mutant!("compaction_answer_is_local") { self.oldest } else { self.compacted };
+        if revision <= compacted {
+            return Err(RevisionError::Compacted { requested: revision, oldest: compacted });
         }
         self.compacted = revision;
         self.oldest = self.oldest.max(revision);
@@ -294,7 +295,8 @@ impl History {
     fn drop_first(&mut self) {
         let record = self.records.pop_front().expect("asked for while there is one");
         self.bytes -= record.bytes();
-        self.oldest = self.oldest.max(record.revision.next());
+        let oldest = if wal::mutant!("dropped_at_oldest") { record.revision } else { record.revision.next() };
+        self.oldest = self.oldest.max(oldest);
         if record.left == Left::Nothing && record.next == Position::NONE {
             let position = self.gone.remove(&record.key);
             assert_eq!(position, Some(self.first), "a key that is gone is known by its deletion");
@@ -321,7 +323,7 @@ impl History {
     fn back<'a>(&'a self, now: Option<&'a Entry>, newest: Position, at: Revision) -> Option<&'a Entry> {
         let (mut state, mut position) = (now, newest);
         while let Some(record) = self.get(position)
-            && record.revision > at
+            && (record.revision > at || wal::mutant!("past_one_too_early") && record.revision == at)
         {
             (state, position) = (record.before.entry(), record.before.change());
         }

@@ -38,7 +38,10 @@ impl<'a> Change<'a> {
     /// The change as it is told; with what was there before, if `previous`.
     pub fn event(&self, previous: bool) -> Event {
         let key = &self.record.key;
-        let before = self.record.before().filter(|_| previous);
+        let mut before = self.record.before().filter(|_| previous);
+        if wal::mutant!("previous_is_after") && previous {
+            before = self.after();
+        }
         let previous = before.map(|entry| entry.with_key(key));
         match self.after() {
             Some(after) => Event::Put { new: after.with_key(key), previous },

@@ -29,7 +29,17 @@ impl Store {
 
     /// Ends a lease, and with it its keys, at one revision if it has any; how many there were.
     pub(super) fn end_lease(&mut self, lease: LeaseId) -> Result<u64, LeaseError> {
-        let keys = self.leases.end(lease, &mut self.digest)?;
+        let mut keys = self.leases.end(lease, &mut self.digest)?;
+        if wal::mutant!("lease_key_left_behind") && keys.len() > 1 {
+            keys.pop();
+        }
+        if wal::mutant!("lease_ends_key_by_key") {
+            while keys.len() > 1 {
+                let mut edit = self.edit();
+                edit.delete_attached(keys.split_off(keys.len() - 1));
+                edit.finish();
+            }
+        }
         let count = keys.len() as u64;
         let mut edit = self.edit();
         edit.delete_attached(keys);

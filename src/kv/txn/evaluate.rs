@@ -28,7 +28,11 @@ impl Store {
         // From here on nothing fails.
         let mut edit = self.edit();
         let mut room = Room { bytes: TXN_REPLY_BYTES, keys: TXN_READ_KEYS };
-        let reply = way.go(&mut edit, &mut room);
+        let mut reply = way.go(&mut edit, &mut room);
+        if wal::mutant!("txn_compares_after_its_changes") {
+            let after = Way::choose(edit.store(), txn, &mut TXN_COMPARED_KEYS.into());
+            reply.succeeded = after.is_ok_and(|way| way.succeeded);
+        }
         Reply::Txn { revision: edit.finish(), reply }
     }
 }
@@ -51,6 +55,7 @@ impl Sight {
 
 /// The operations that a transaction comes to, by the state before it.
 struct Way<'t, 'a> {
+    txn: &'t TxnRef<'a>,
     succeeded: bool,
     steps: Vec<Step<'t, 'a>>,
 }
@@ -74,7 +79,7 @@ impl<'t, 'a> Way<'t, 'a> {
             OpRef::Txn(inner) => Self::choose(store, inner, sight).map(Step::Txn),
             op => Ok(Step::Op(op)),
         });
-        Ok(Self { succeeded, steps: steps.collect::<Result<_, _>>()? })
+        Ok(Self { txn, succeeded, steps: steps.collect::<Result<_, _>>()? })
     }
 
     fn collect_puts(&self, puts: &mut Vec<(&'a [u8], Attach)>) {
@@ -106,6 +111,10 @@ impl<'t, 'a> Way<'t, 'a> {
 
     fn go(&self, edit: &mut Edit<'_>, room: &mut Room) -> TxnReply {
         let results = self.steps.iter().map(|step| match step {
+            Step::Txn(inner) if wal::mutant!("nested_way_decided_late") => {
+                let late = Self::choose(edit.store(), inner.txn, &mut TXN_COMPARED_KEYS.into());
+                OpReply::Txn(late.as_ref().unwrap_or(inner).go(edit, room))
+            }
             Step::Txn(inner) => OpReply::Txn(inner.go(edit, room)),
             Step::Op(OpRef::Put { key, value, attach }) => {
                 let lease = edit.put(key, value, *attach);

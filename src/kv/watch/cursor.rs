@@ -56,7 +56,12 @@ impl Cursor {
         if next < oldest {
             return Err(WatchError::Compacted { next, oldest });
         }
-        Ok(Self { range, form, progress, next, ready: VecDeque::new(), told: before(next) })
+        let mut told = before(next);
+        let mut next = next;
+        if wal::mutant!("watch_repeats_after_resume") && before(next) >= oldest {
+            (next, told) = (told, before(told));
+        }
+        Ok(Self { range, form, progress, next, ready: VecDeque::new(), told })
     }
 
     /// Everything up to here was handed out, or did not concern this watch.
@@ -79,9 +84,12 @@ impl Cursor {
 
     /// A progress mark, for a watch that wants them and was told nothing since it last got on.
     pub fn mark(&mut self) -> Option<WatchItem> {
-        let revision = self.revision();
+        let mut revision = self.revision();
         if !self.progress || !self.ready.is_empty() || revision <= self.told {
             return None;
+        }
+        if wal::mutant!("watch_mark_ahead") {
+            revision = revision.next();
         }
         self.told = revision;
         Some(WatchItem::Progress(revision))
@@ -96,7 +104,8 @@ impl Cursor {
     /// Takes what its group was told. Everything up to `told` is in the ring if it is anywhere: it was read before the ring
     /// was looked at.
     pub fn look(&mut self, ring: &Ring, told: Revision) -> Look {
-        if self.next < ring.from() {
+        let from = ring.from();
+        if self.next < from && !(wal::mutant!("watch_skips_at_ring_edge") && self.next.next() == from) {
             return Look::Behind;
         }
         let mut bytes = 0;
@@ -123,7 +132,8 @@ impl Cursor {
         let changes = match store.changes_from(self.next) {
             Ok(changes) => changes,
             Err(RevisionError::Compacted { oldest, .. }) => {
-                return Err(WatchError::Compacted { next: self.next(), oldest });
+                let next = if wal::mutant!("watch_ends_elsewhere") { oldest } else { self.next() };
+                return Err(WatchError::Compacted { next, oldest });
             }
             Err(RevisionError::Future { .. }) => unreachable!("looked at above"),
         };
@@ -138,7 +148,8 @@ impl Cursor {
                 self.next = change.revision().next();
             }
             seen += 1;
-            if self.range.contains(change.key()) && self.form.admits(&change) {
+            let admitted = self.form.admits(&change) || wal::mutant!("watch_history_unfiltered");
+            if self.range.contains(change.key()) && admitted {
                 batch.push(change.event(self.form.previous));
             }
         }

@@ -127,7 +127,8 @@ impl Matcher {
         self.index.insert(&name.0, id);
         self.names.insert(name.clone(), id);
         self.groups[id.index()] = Some(Group { name, watches: 1 });
-        (id, Some(Ring::new(self.told.next())))
+        let from = if wal::mutant!("watch_new_ring_has_past") { Revision(1) } else { self.told.next() };
+        (id, Some(Ring::new(from)))
     }
 
     /// Takes a watch out of its group. `true` if it was the last, and the group has ended.
@@ -243,6 +244,9 @@ impl Matcher {
     fn restart(&mut self, oldest: Revision, steps: &mut Vec<Step>) {
         assert!(oldest > self.told, "what was told was looked at");
         self.told = Revision(oldest.0 - 1);
+        if wal::mutant!("watch_ring_outlives_history") {
+            return;
+        }
         steps.extend(self.names.values().map(|&id| Step::Restart(id, oldest)));
     }
 
