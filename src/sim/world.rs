@@ -453,8 +453,13 @@ impl World {
         self.run_until(Instant(self.now.0 + 10 * election))?;
         self.stop_clients();
         let deadline = Instant(self.now.0 + 60_000_000_000);
+        let mut idle_since = None;
         while self.now < deadline && !self.is_settled() {
             self.run_until(Instant(self.now.0 + election / 2))?;
+            if self.clients_are_idle() {
+                let since = *idle_since.get_or_insert(self.now);
+                self.judge_ends_of_leases(since)?;
+            }
         }
         // Timers of calls run out.
         let request = u64::try_from(self.plan.knobs.request_timeout.as_nanos()).expect("short");
@@ -470,6 +475,33 @@ impl World {
         self.judges.observe(self.now, &Observation::Finished { core: &core, watching: &watching })
     }
 
+    /// Nobody keeps a lease alive any more since `since`: all have ended when the longest has, by the slowest clock, a leader
+    /// was there for it, and as many entries as it takes have been decided.
+    fn judge_ends_of_leases(&self, since: Instant) -> Result<(), Violation> {
+        let knobs = &self.plan.knobs;
+        let longest = self.plan.load.ttl.1 * Instant::MILLISECOND / 10 * 11;
+        let election = u64::try_from(knobs.election_timeout.as_nanos()).expect("short");
+        let entries = if knobs.leases.expired_keys_per_entry < 10 { 64 } else { 4 };
+        let round = 4 * self.plan.lines.delay.1 + 5 * Instant::MILLISECOND;
+        let until = since.0 + longest + 20 * election + entries * round;
+        // Others may have much to catch up on.
+        let left = self.core().into_iter().filter(|id| self.members[id].leads()).find_map(|id| {
+            let leases = self.members[&id].node.as_ref()?.machine().leases();
+            (leases > 0).then_some((id, leases))
+        });
+        match left {
+            Some((id, leases)) if self.now.0 > until => Err(Violation {
+                oracle: super::oracle::TTL,
+                what: format!("node {id} still has {leases} leases, nobody kept one alive after {since}"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn clients_are_idle(&self) -> bool {
+        self.tickets.is_empty() && self.clients.iter().all(Client::is_idle)
+    }
+
     fn is_settled(&self) -> bool {
         let mut ends = Vec::new();
         let mut leaders = 0;
@@ -481,8 +513,10 @@ impl World {
             ends.push((node.applied(), node.raft().commit(), node.raft().log().last()));
             leaders += usize::from(self.members[&id].leads());
         }
-        let idle = self.tickets.is_empty() && self.clients.iter().all(Client::is_idle);
-        ends.windows(2).all(|pair| pair[0] == pair[1]) && leaders == 1 && idle && self.all_are_told()
+        ends.windows(2).all(|pair| pair[0] == pair[1])
+            && leaders == 1
+            && self.clients_are_idle()
+            && self.all_are_told()
     }
 
     /// Whether `MemFirst` still promises anything if this node forgets now, too.

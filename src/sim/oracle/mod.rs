@@ -83,6 +83,8 @@ use watch::Watches;
 
 /// O6, under which the world reports what a reader with a lease would see.
 pub const LINEARIZABILITY: &str = linearizability::NAME;
+/// O9, under which the world reports leases that outlive their time.
+pub const TTL: &str = ttl::NAME;
 /// O18: no panic, no assertion that fires. The runner catches one and reports it under this name.
 pub const NO_PANIC: &str = "no_panic";
 
