@@ -487,13 +487,13 @@ fn limits_that_do_not_fit_each_other_are_refused() {
     refused(
         "[limits]\nvalue_bytes = \"1MiB\"\n",
         "limits.value_bytes = \"1MiB\" (d-engine.toml:2) with limits.key_bytes = \"4KiB\" (default) makes commands of \
-         up to 2101293B (compare-and-swap carries two values), more than limits.batch_bytes = \"1MiB\" (default): \
+         up to 2101302B (compare-and-swap carries two values), more than limits.batch_bytes = \"1MiB\" (default): \
          they would be admitted and never committed",
     );
     refused(
         "[limits]\npending_bytes = \"512KiB\"\n",
         "limits.value_bytes = \"256KiB\" (default) with limits.key_bytes = \"4KiB\" (default) makes commands of up to \
-         528429B (compare-and-swap carries two values), more than limits.pending_bytes = \"512KiB\" \
+         528438B (compare-and-swap carries two values), more than limits.pending_bytes = \"512KiB\" \
          (d-engine.toml:2): they would be admitted and never committed",
     );
     refused(
