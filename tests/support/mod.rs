@@ -5,10 +5,11 @@ use d_engine::config::ByteCount;
 use d_engine::embedded::Builder;
 use d_engine::prelude::*;
 use std::future::Future;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -68,9 +69,20 @@ pub fn on_both<F: Future<Output = ()>>(test: impl Fn(std::path::PathBuf, Runtime
     }
 }
 
+/// An address of the loopback for whoever asks alone: nobody else takes a port there while its node is down.
+fn own_host() -> IpAddr {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    if cfg!(not(target_os = "linux")) {
+        return Ipv4Addr::LOCALHOST.into(); // The only one there is.
+    }
+    let [a, b, c, _] = (std::process::id() << 10 | COUNT.fetch_add(1, Ordering::Relaxed)).to_le_bytes();
+    // 127.128.0.0/9, without the first and last address of a block.
+    Ipv4Addr::new(127, 128 | a, b, c.clamp(1, 254)).into()
+}
+
 /// A loopback address that was free a moment ago.
 pub fn free_address() -> SocketAddr {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    UdpSocket::bind((own_host(), 0)).unwrap().local_addr().unwrap()
 }
 
 /// Three places for nodes, with addresses, directories and an authority.
@@ -82,7 +94,8 @@ pub struct Group {
 
 impl Group {
     pub fn new(runtimes: [Runtime; 3]) -> Self {
-        let holders: Vec<_> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let host = own_host();
+        let holders: Vec<_> = (0..3).map(|_| UdpSocket::bind((host, 0)).unwrap()).collect();
         let addresses = std::array::from_fn(|n| holders[n].local_addr().unwrap());
         Self { dir: tempfile::tempdir().unwrap(), addresses, runtimes }
     }
