@@ -94,13 +94,7 @@ pub(super) fn draw(
 }
 
 fn draw_plain(dice: &mut Dice, load: &Load, next_value: &mut u64, lease_reads: LeaseReads) -> Ask {
-    let total: u64 = load.mix.iter().sum();
-    let mut at = dice.below(total);
-    let mut kind = 0;
-    while at >= load.mix[kind] {
-        at -= load.mix[kind];
-        kind += 1;
-    }
+    let kind = dice.weighted(&load.mix);
     let key = dice.below(load.keys);
     let mut value = || {
         *next_value += 1;

@@ -41,6 +41,17 @@ impl Dice {
         from[self.index(from.len())]
     }
 
+    /// A place among these weights, each as likely as its share of their sum.
+    pub(super) fn weighted(&mut self, weights: &[u64]) -> usize {
+        let mut at = self.below(weights.iter().sum());
+        let mut place = 0;
+        while at >= weights[place] {
+            at -= weights[place];
+            place += 1;
+        }
+        place
+    }
+
     /// True in so many of a million cases.
     pub(super) fn chance(&mut self, ppm: u64) -> bool {
         ppm > 0 && self.below(1_000_000) < ppm

@@ -20,13 +20,7 @@ pub(super) fn draw(
     if let Some(range) = known.next_page.filter(|_| dice.below(3) != 0) {
         return (Ask::Range { range, level: level(dice, lease_reads) }, None);
     }
-    let total: u64 = load.rich_mix.iter().sum();
-    let mut at = dice.below(total);
-    let mut kind = 0;
-    while at >= load.rich_mix[kind] {
-        at -= load.rich_mix[kind];
-        kind += 1;
-    }
+    let kind = dice.weighted(&load.rich_mix);
     let key = dice.below(load.keys);
     let mut value = || {
         *next_value += 1;
