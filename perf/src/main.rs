@@ -11,11 +11,15 @@ mod node;
 mod probe;
 mod protocol;
 mod report;
+#[allow(dead_code)]
+mod results;
 mod slice;
 mod statistics;
 mod store;
 mod usage;
 mod wait;
+#[allow(dead_code)]
+mod workload;
 
 use clap::{Parser, Subcommand};
 use std::io::{self, Write};

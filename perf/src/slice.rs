@@ -5,7 +5,7 @@ use crate::probe;
 use crate::protocol::{Call, Counters, Load, Loaded, Snapshot};
 use crate::usage::{MachineShares, ProcessUsage};
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub struct Row {
 }
 
 /// What the machine could do just then; medians in microseconds.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Probes {
     /// One 4 KiB write and its flush.
     pub flush: f64,

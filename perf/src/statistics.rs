@@ -1,6 +1,6 @@
 //! Medians over blocks, how sure they are, and a generator of numbers for shuffling and filling outside the timed path.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, seeded, good enough for orders and fill bytes.
 #[derive(Clone)]
@@ -32,7 +32,7 @@ impl SplitMix {
 }
 
 /// The middle one of some samples, and how far it may be off.
-#[derive(Clone, Copy, Debug, Serialize, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Median {
     /// The median.
     pub median: f64,

@@ -114,7 +114,7 @@ pub struct MachineUsage {
 }
 
 /// Shares of the machine's processor time in an interval, each from 0 to 1.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct MachineShares {
     /// Neither idle nor waiting for the disk.
     pub busy: f64,
