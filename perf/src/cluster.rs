@@ -4,7 +4,9 @@
 //! in a program that embeds the engine. A node that does not answer in time is an error with the end of its log, never
 //! a hang. Processes end with the coordinator: they exit at the end of their standard input.
 
+use crate::outage::{Task, Told};
 use crate::protocol::{Load, Loaded, Order, Report, Snapshot};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, UdpSocket};
@@ -106,7 +108,11 @@ impl Cluster {
             if let Some(core) = core {
                 command.args(["--core", &core.to_string()]);
             }
-            nodes.push(Node::spawn(id, command, plan.directory.join(format!("node-{id}.log")))?);
+            nodes.push(Node::spawn(
+                id,
+                Program::of(&command),
+                plan.directory.join(format!("node-{id}.log")),
+            )?);
         }
         let mut runtimes = Vec::new();
         for node in &mut nodes {
@@ -171,6 +177,41 @@ impl Cluster {
         }
     }
 
+    /// Has the node at `position` carry out a task of a client.
+    pub fn client(&mut self, position: usize, task: Task) -> Result<Told, ClusterError> {
+        let node = &mut self.nodes[position];
+        node.order(&Order::Client(task))?;
+        match node.report(PATIENCE)? {
+            Report::Client(told) => Ok(*told),
+            other => Err(node.out_of_turn(&other)),
+        }
+    }
+
+    /// Kills the node at `position` with SIGKILL.
+    pub fn kill(&mut self, position: usize) -> Result<(), ClusterError> {
+        let node = &mut self.nodes[position];
+        node.child.kill().map_err(io_error(format!("killing node {}", node.id)))
+    }
+
+    /// Tells the node at `position` to stop in order. It has exited when it is started again.
+    pub fn order_stop(&mut self, position: usize) -> Result<(), ClusterError> {
+        self.nodes[position].order(&Order::Stop)
+    }
+
+    /// Starts a node again that was killed or stopped, and waits until it serves; returns how long that took.
+    pub fn start_again(&mut self, position: usize) -> Result<Duration, ClusterError> {
+        let Node { id, child, program, log, .. } = &mut self.nodes[position];
+        child.wait().map_err(io_error(format!("waiting for node {id}")))?;
+        let began = Instant::now();
+        let node = Node::spawn(*id, program.clone(), log.clone())?;
+        self.nodes[position] = node;
+        let node = &mut self.nodes[position];
+        match node.report(PATIENCE)? {
+            Report::Ready { .. } => Ok(began.elapsed()),
+            other => Err(node.out_of_turn(&other)),
+        }
+    }
+
     /// Stops every node in order.
     pub fn stop(mut self) -> Result<(), ClusterError> {
         for node in &mut self.nodes {
@@ -183,18 +224,37 @@ impl Cluster {
     }
 }
 
+/// What is started for a node, as often as needed.
+#[derive(Clone)]
+struct Program {
+    path: OsString,
+    arguments: Vec<OsString>,
+}
+
+impl Program {
+    fn of(command: &Command) -> Self {
+        Self {
+            path: command.get_program().to_owned(),
+            arguments: command.get_args().map(OsStr::to_owned).collect(),
+        }
+    }
+}
+
 struct Node {
     id: u64,
     child: Child,
+    program: Program,
     orders: ChildStdin,
     reports: Receiver<String>,
     log: PathBuf,
 }
 
 impl Node {
-    fn spawn(id: u64, mut command: Command, log: PathBuf) -> Result<Self, ClusterError> {
-        let errors = File::create(&log).map_err(io_error(format!("making {}", log.display())))?;
-        let mut child = command
+    fn spawn(id: u64, program: Program, log: PathBuf) -> Result<Self, ClusterError> {
+        let errors = File::options().create(true).append(true).open(&log);
+        let errors = errors.map_err(io_error(format!("making {}", log.display())))?;
+        let mut child = Command::new(&program.path)
+            .args(&program.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(errors)
@@ -211,7 +271,7 @@ impl Node {
                 }
             }
         });
-        Ok(Self { id, child, orders, reports, log })
+        Ok(Self { id, child, program, orders, reports, log })
     }
 
     fn order(&mut self, order: &Order) -> Result<(), ClusterError> {

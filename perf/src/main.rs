@@ -4,10 +4,12 @@
 
 mod allocations;
 mod cluster;
+mod failover;
 mod first_light;
 mod load;
 mod machine;
 mod node;
+mod outage;
 mod probe;
 mod protocol;
 mod report;
@@ -40,6 +42,8 @@ struct Arguments {
 enum Job {
     /// Puts and reads on three embedded nodes, with what they cost.
     FirstLight(Box<first_light::Options>),
+    /// The leader is killed, again and again: how long nothing is acknowledged, and whether anything is lost.
+    Failover(Box<failover::Options>),
     /// What watchers, leases, ranges and memory cost, on one embedded node.
     Store(Box<store::Options>),
     /// What the machine can do by itself: flush, round trips, arithmetic.
@@ -56,6 +60,7 @@ enum Job {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().job {
         Job::FirstLight(options) => first_light::run(&options).map_err(|error| error.to_string()),
+        Job::Failover(options) => failover::run(&options),
         Job::Store(options) => store::run(&options),
         Job::Probes { directory } => probes(&directory).map_err(|error| error.to_string()),
         Job::Node(arguments) => node::run(&arguments),

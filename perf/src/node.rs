@@ -2,6 +2,7 @@
 
 use crate::allocations;
 use crate::load::{self, Material};
+use crate::outage;
 use crate::protocol::{Counters, Order, Report, Snapshot};
 use crate::usage::ProcessUsage;
 use crate::wait::wait_for;
@@ -127,6 +128,7 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
     say(&Report::Ready { runtime: status.runtime.to_owned() })?;
 
     let mut material = Material::new();
+    let mut writer = outage::Client::new(&engine);
     for line in io::stdin().lock().lines() {
         let line = line.map_err(|error| error.to_string())?;
         let order: Order = serde_json::from_str(&line).map_err(|error| format!("order {line:?}: {error}"))?;
@@ -139,6 +141,7 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
             Order::Transfer { to } => wait_for(client.transfer_leadership(NodeId(to)))
                 .map(|()| Report::Done)
                 .map_err(|error| error.to_string()),
+            Order::Client(task) => writer.carry_out(task).map(|told| Report::Client(Box::new(told))),
             Order::Stop => break,
         };
         say(&done.unwrap_or_else(|reason| Report::Failed { reason }))?;

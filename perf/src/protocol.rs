@@ -2,6 +2,7 @@
 //! reports on standard output.
 
 use crate::allocations::Allocations;
+use crate::outage::{Task, Told};
 use crate::usage::ProcessUsage;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub enum Order {
         /// Its number.
         to: u64,
     },
+    /// Be a client that writes through a failure.
+    Client(Task),
     /// Stop the engine and exit.
     Stop,
 }
@@ -36,6 +39,8 @@ pub enum Report {
     Snapshot(Box<Snapshot>),
     /// As ordered.
     Loaded(Box<Loaded>),
+    /// As ordered.
+    Client(Box<Told>),
     /// As ordered, with nothing to say.
     Done,
     /// It could not be done.

@@ -1,0 +1,446 @@
+//! A client that never stops writing while the cluster is hurt, and what its record says of the outage.
+//!
+//! The client lives in a node that survives, as an embedded client does, so its writes are forwarded to whoever leads. It
+//! keeps a few writes in flight (a closed loop), and beside them sends one every millisecond whatever happens to the others
+//! (an open loop), so that an outage is seen to the millisecond however long single calls hang. Every write has a key of
+//! its own, and its value follows from the key: whoever reads them back later knows whether what was acknowledged is there.
+//!
+//! **The outage** is the time from the act (the signal is sent) to the first acknowledgement of a write that was *issued
+//! after the act*. A write issued before it and acknowledged after it does not end the outage: the dead leader may have
+//! done all of its work.
+
+use crate::results::Moment;
+use crate::slice::{KEY_BYTES, VALUE_BYTES};
+use crate::statistics::SplitMix;
+use crate::wait::wait_for;
+use d_engine::embedded::{Completed, PipelineError};
+use d_engine::prelude::*;
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
+
+/// Between two writes of the open loop.
+const PROBE_EVERY: u64 = 1_000_000;
+/// Reads in flight while what was acknowledged is read back.
+const READING: usize = 64;
+
+/// Nanoseconds on a clock that all processes of the machine share.
+pub fn clock() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+/// What a node is told to do as a client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Task {
+    /// Begin to write. Keys begin with this number, so that no two rounds share one.
+    Write {
+        /// Which round.
+        round: u64,
+        /// Writes of the closed loop.
+        in_flight: usize,
+    },
+    /// Stop writing, wait for what is in flight, and tell.
+    Tell,
+    /// Read back what was acknowledged.
+    ReadBack {
+        /// Of which round.
+        round: u64,
+        /// Runs of numbers: the first, and how many.
+        runs: Vec<(u64, u64)>,
+    },
+    /// Say where the log stands and who led since when.
+    Stand,
+}
+
+/// What it answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Told {
+    /// It writes.
+    Writing,
+    /// What became of every write.
+    Record(Record),
+    /// What reading back found.
+    ReadBack {
+        /// There, with their values.
+        right: u64,
+        /// Not there, or with another value.
+        lost: Vec<u64>,
+    },
+    /// Where the node is.
+    Stand(Stand),
+}
+
+/// Where a node is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Stand {
+    /// Decided up to here, as far as it knows.
+    pub commit: u64,
+    /// Applied up to here.
+    pub applied: u64,
+    /// Elections it stood for since its start.
+    pub elections: u64,
+    /// When who began to lead, as seen by this node: clock, term, leader (zero for nobody).
+    pub leaders: Vec<(u64, u64, u64)>,
+}
+
+/// How a write ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// With the promise of the group.
+    #[serde(rename = "a")]
+    Acknowledged,
+    /// Nobody knows whether it happened.
+    #[serde(rename = "u")]
+    Unknown,
+    /// It did not happen.
+    #[serde(rename = "f")]
+    Failed,
+}
+
+/// What became of every write of a round, by number.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// When each was issued, on the shared clock.
+    pub issued: Vec<u64>,
+    /// When its end was known.
+    pub ended: Vec<u64>,
+    /// How.
+    pub ends: Vec<End>,
+    /// What failures said, and how often.
+    pub errors: Vec<(String, u64)>,
+}
+
+impl Record {
+    fn acknowledged(&self) -> impl Iterator<Item = (u64, u64)> {
+        let times = self.issued.iter().copied().zip(self.ended.iter().copied());
+        times.zip(&self.ends).filter(|(_, end)| **end == End::Acknowledged).map(|(times, _)| times)
+    }
+
+    /// How many ended like this.
+    pub fn count(&self, end: End) -> u64 {
+        self.ends.iter().filter(|other| **other == end).count() as u64
+    }
+
+    /// From the act to the first acknowledgement of a write issued after it; `None` if there was none.
+    pub fn outage(&self, act: u64) -> Option<Duration> {
+        let after = self.acknowledged().filter(|&(issued, _)| issued > act).map(|(_, ended)| ended);
+        after.min().map(|ended| Duration::from_nanos(ended - act))
+    }
+
+    /// The longest time without any acknowledgement that ended after the act.
+    pub fn longest_silence(&self, act: u64) -> Option<Duration> {
+        let mut ended: Vec<u64> = self.acknowledged().map(|(_, ended)| ended).collect();
+        ended.sort_unstable();
+        let gaps = ended.windows(2).filter(|pair| pair[1] > act).map(|pair| pair[1] - pair[0]);
+        gaps.max().map(Duration::from_nanos)
+    }
+
+    /// The numbers of acknowledged writes, as runs.
+    pub fn runs(&self) -> Vec<(u64, u64)> {
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for (number, end) in (0..).zip(&self.ends) {
+            match runs.last_mut() {
+                _ if *end != End::Acknowledged => {}
+                Some((first, length)) if *first + *length == number => *length += 1,
+                _ => runs.push((number, 1)),
+            }
+        }
+        runs
+    }
+
+    /// Acknowledgements in pieces of `length` from `before` the act until `after` it.
+    pub fn line(&self, act: u64, length: Duration, before: Duration, after: Duration) -> Vec<Moment> {
+        let nanos = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        let piece = nanos(length).max(1);
+        let begin = act.saturating_sub(nanos(before) / piece * piece);
+        let count = usize::try_from((nanos(before) / piece) + nanos(after).div_ceil(piece)).unwrap_or(0);
+        let mut line: Vec<Moment> = (0..count)
+            .map(|at| Moment {
+                at: (at as f64 * piece as f64 - (act - begin) as f64) / 1e9,
+                length: length.as_secs_f64(),
+                operations: 0,
+                worst_micros: None,
+            })
+            .collect();
+        for (issued, ended) in self.acknowledged() {
+            let Some(at) = ended.checked_sub(begin).and_then(|from| usize::try_from(from / piece).ok())
+            else {
+                continue;
+            };
+            if let Some(moment) = line.get_mut(at) {
+                let micros = (ended - issued) as f64 / 1e3;
+                moment.operations += 1;
+                moment.worst_micros = Some(moment.worst_micros.map_or(micros, |worst| worst.max(micros)));
+            }
+        }
+        line
+    }
+}
+
+/// The key of a write. Its round comes first.
+pub fn key(round: u64, number: u64) -> [u8; KEY_BYTES] {
+    let mut key = [0; KEY_BYTES];
+    key[..8].copy_from_slice(&(round | 1 << 63).to_le_bytes());
+    key[8..].copy_from_slice(&number.to_le_bytes());
+    key
+}
+
+/// The value that belongs to it.
+pub fn value(round: u64, number: u64) -> [u8; VALUE_BYTES] {
+    let mut numbers = SplitMix(round.wrapping_mul(0x9e37_79b9) ^ number);
+    let mut value = [0; VALUE_BYTES];
+    for chunk in value.chunks_mut(8) {
+        chunk.copy_from_slice(&numbers.next().to_le_bytes()[..chunk.len()]);
+    }
+    value
+}
+
+/// A node's side: it carries tasks out while the engine runs.
+pub struct Client {
+    client: EmbeddedClient,
+    writer: Option<Writer>,
+    leaders: Arc<Mutex<Vec<(u64, u64, u64)>>>,
+}
+
+struct Writer {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Record>,
+}
+
+impl Client {
+    /// Begins to watch who leads.
+    pub fn new(engine: &EmbeddedEngine) -> Self {
+        let leaders = Arc::new(Mutex::new(Vec::new()));
+        let (mut watch, noted) = (engine.watch_leader(), Arc::clone(&leaders));
+        // Ends with the engine.
+        std::thread::spawn(move || {
+            while let Some(Leadership { term, leader }) = wait_for(watch.changed()) {
+                let leader = leader.map_or(0, |id| id.0);
+                noted.lock().unwrap_or_else(PoisonError::into_inner).push((clock(), term, leader));
+            }
+        });
+        Self { client: engine.client(), writer: None, leaders }
+    }
+
+    /// Does what it is told.
+    pub fn carry_out(&mut self, task: Task) -> Result<Told, String> {
+        match task {
+            Task::Write { round, in_flight } => {
+                let stop = Arc::new(AtomicBool::new(false));
+                let (client, told) = (self.client.clone(), Arc::clone(&stop));
+                let thread = std::thread::spawn(move || write(&client, round, in_flight, &told));
+                self.writer = Some(Writer { stop, thread });
+                Ok(Told::Writing)
+            }
+            Task::Tell => {
+                let Writer { stop, thread } = self.writer.take().ok_or("nothing is being written")?;
+                stop.store(true, Ordering::Release);
+                thread.thread().unpark();
+                thread.join().map(Told::Record).map_err(|_| "the writing thread panicked".to_owned())
+            }
+            Task::ReadBack { round, runs } => self.read_back(round, &runs),
+            Task::Stand => {
+                let status = wait_for(self.client.status()).map_err(|error| error.to_string())?;
+                let leaders = self.leaders.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                Ok(Told::Stand(Stand {
+                    commit: status.commit_index,
+                    applied: status.applied_index,
+                    elections: status.counters.elections,
+                    leaders,
+                }))
+            }
+        }
+    }
+
+    fn read_back(&self, round: u64, runs: &[(u64, u64)]) -> Result<Told, String> {
+        let mut wanted = runs.iter().flat_map(|&(first, length)| first..first + length);
+        let mut pipeline = self.client.pipeline();
+        let mut asked = BTreeMap::new();
+        let (mut right, mut lost, mut done) = (0, Vec::new(), Vec::new());
+        loop {
+            while pipeline.in_flight() < READING
+                && let Some(number) = wanted.next()
+            {
+                let call = pipeline.get(key(round, number)).map_err(|error| error.to_string())?;
+                asked.insert(call, number);
+            }
+            if pipeline.in_flight() == 0 {
+                return Ok(Told::ReadBack { right, lost });
+            }
+            pipeline.wait(&mut done);
+            for completion in done.drain(..) {
+                let number = asked.remove(&completion.number).ok_or("an answer to nothing")?;
+                match completion.result.map_err(|error| error.to_string())? {
+                    Completed::Get(answer)
+                        if answer.value.as_ref().is_some_and(|kv| kv.value[..] == value(round, number)) =>
+                    {
+                        right += 1;
+                    }
+                    _ => lost.push(number),
+                }
+            }
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// The two loops, until told to stop and everything is answered.
+fn write(client: &EmbeddedClient, round: u64, in_flight: usize, stop: &AtomicBool) -> Record {
+    let mut pipeline = client.pipeline();
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut record = Record::default();
+    let mut errors: BTreeMap<String, u64> = BTreeMap::new();
+    // By the pipeline's number: which write, and whether it is of the closed loop.
+    let mut sent: Vec<(usize, bool)> = Vec::new();
+    let (mut closed, mut probe_at, mut done) = (0, clock(), Vec::new());
+    loop {
+        let now = clock();
+        let stopping = stop.load(Ordering::Acquire);
+        let mut shots = Vec::new();
+        if !stopping {
+            shots.extend(std::iter::repeat_n(true, in_flight.saturating_sub(closed)));
+            while probe_at <= now {
+                shots.push(false);
+                probe_at += PROBE_EVERY;
+            }
+        }
+        for of_loop in shots {
+            let number = record.issued.len();
+            record.issued.push(clock());
+            match pipeline.put(key(round, number as u64), value(round, number as u64)) {
+                Ok(call) => {
+                    assert_eq!(call, sent.len() as u64, "calls are numbered in order");
+                    sent.push((number, of_loop));
+                    closed += usize::from(of_loop);
+                    record.ended.push(u64::MAX);
+                    record.ends.push(End::Unknown);
+                }
+                Err(error) => {
+                    *errors.entry(error.to_string()).or_insert(0) += 1;
+                    record.ended.push(clock());
+                    record.ends.push(End::Failed);
+                }
+            }
+        }
+        if pipeline.in_flight() == 0 {
+            if stopping {
+                break;
+            }
+        } else if let Poll::Ready(()) = pipeline.poll_batch(&mut done, &mut context) {
+            let now = clock();
+            for completion in done.drain(..) {
+                let Some(&(number, of_loop)) =
+                    usize::try_from(completion.number).ok().and_then(|at| sent.get(at))
+                else {
+                    continue;
+                };
+                closed -= usize::from(of_loop);
+                record.ended[number] = now;
+                record.ends[number] = match &completion.result {
+                    Ok(_) => End::Acknowledged,
+                    Err(error) => {
+                        *errors.entry(error.to_string()).or_insert(0) += 1;
+                        end_of(error)
+                    }
+                };
+            }
+            continue;
+        }
+        let idle = if stopping { 10 * PROBE_EVERY } else { probe_at.saturating_sub(clock()) };
+        std::thread::park_timeout(Duration::from_nanos(idle));
+    }
+    record.errors = errors.into_iter().collect();
+    record
+}
+
+fn end_of(error: &PipelineError) -> End {
+    match error {
+        PipelineError::Write(WriteError::OutcomeUnknown(_)) => End::Unknown,
+        _ => End::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn record(writes: &[(u64, u64, End)]) -> Record {
+        Record {
+            issued: writes.iter().map(|write| write.0 * MS).collect(),
+            ended: writes.iter().map(|write| write.1 * MS).collect(),
+            ends: writes.iter().map(|write| write.2).collect(),
+            errors: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn only_a_write_issued_after_the_act_ends_the_outage() {
+        use End::{Acknowledged, Failed, Unknown};
+        let writes = [
+            (990, 995, Acknowledged),
+            // Issued before the act: its acknowledgement says nothing about a new leader.
+            (999, 1_003, Acknowledged),
+            (1_001, 1_040, Unknown),
+            (1_002, 1_050, Failed),
+            (1_010, 1_090, Acknowledged),
+            (1_060, 1_080, Acknowledged),
+        ];
+        let record = record(&writes);
+        assert_eq!(record.outage(1_000 * MS), Some(Duration::from_millis(80)));
+        assert_eq!(record.longest_silence(1_000 * MS), Some(Duration::from_millis(77)));
+        assert_eq!((record.count(Acknowledged), record.count(Unknown), record.count(Failed)), (4, 1, 1));
+        assert_eq!(record.outage(1_070 * MS), None, "nothing was issued after that");
+    }
+
+    #[test]
+    fn runs_are_what_was_acknowledged_and_nothing_else() {
+        use End::{Acknowledged as A, Failed as F, Unknown as U};
+        let ends = [A, A, U, A, F, F, A, A, A];
+        let record = Record { ends: ends.to_vec(), ..Record::default() };
+        assert_eq!(record.runs(), [(0, 2), (3, 1), (6, 3)]);
+        assert_eq!(Record { ends: vec![U, F], ..Record::default() }.runs(), []);
+    }
+
+    #[test]
+    fn the_line_counts_acknowledgements_where_they_came() {
+        use End::{Acknowledged, Unknown};
+        let writes = [
+            (970, 979, Acknowledged), // Before the line begins.
+            (979, 980, Acknowledged),
+            (980, 999, Acknowledged),
+            (999, 1_000, Acknowledged),
+            (1_000, 1_009, Unknown),
+            (1_001, 1_029, Acknowledged),
+            (1_029, 1_030, Acknowledged), // After its end.
+        ];
+        let ms = Duration::from_millis;
+        let line = record(&writes).line(1_000 * MS, ms(10), ms(20), ms(30));
+        let counted: Vec<_> = line.iter().map(|moment| moment.operations).collect();
+        assert_eq!(counted, [1, 1, 1, 0, 1]);
+        assert_eq!(line[0].at, -0.02);
+        assert_eq!(line[4].worst_micros, Some(28_000.0));
+    }
+
+    #[test]
+    fn keys_and_values_are_their_own() {
+        assert_ne!(key(1, 2), key(2, 1));
+        assert_ne!(value(1, 2), value(2, 1));
+        assert_eq!(value(1, 2), value(1, 2));
+    }
+}
