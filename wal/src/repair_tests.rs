@@ -6,11 +6,15 @@ use crate::frame::Frame;
 use crate::id::{HardState, LogIndex, NodeId, Term};
 use crate::journal::Tail;
 use crate::memory::{Disk, IDENTITY, Machine, Name};
-use crate::opening::Change;
-use crate::scan::Refused;
+use crate::opening::{Change, Opening, Rules, read_state};
+use crate::scan::{Refused, SegmentFile};
 use crate::sector::{BLOCK, SECTOR};
+use crate::segment::segment_name;
 use crate::state::Held;
+use crate::walk::Blocks;
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 /// A disk and everything that was ever acknowledged on it.
 #[derive(Clone)]
@@ -465,6 +469,79 @@ fn a_whole_end_bounds_what_is_missing_exactly() {
     disk.segments.remove(&3);
     let held = disk.decide(Damage::Repairable).expect("repaired").held().expect("the end is gone");
     assert_eq!((held.term, held.index), (truth.hard_state.term, Held::ANY_INDEX));
+}
+
+/// Of a segment that was just begun, the header speaks for all before it, and its one write for itself.
+#[test]
+fn a_segment_just_begun_bounds_what_is_missing_exactly() {
+    let mut machine = Machine::new(24 << 10);
+    let mut full = (machine.disk.clone(), machine.last);
+    while machine.disk.segments.len() < 2 {
+        full = (machine.disk.clone(), machine.last);
+        machine.append(b"a block");
+    }
+    let (mut begun, last) = full;
+    let mut header = machine.disk.segments[&2].clone();
+    header[BLOCK..].fill(0);
+    begun.segments.insert(2, header);
+    for (what, disk, last) in [("a header", begun, last), ("one write", machine.disk, machine.last)] {
+        for at in (BLOCK..24 << 10).step_by(BLOCK) {
+            let mut disk = disk.clone();
+            disk.file(Name::Segment(1))[at + 300] ^= 1;
+            let held = disk.decide(Damage::Repairable).expect("repaired").held();
+            assert_eq!(held, Some(Held::from(last)), "{what} in segment 2, damage at {at} of segment 1");
+        }
+    }
+}
+
+/// A segment of which the system refuses to read more than the header.
+struct Guarded {
+    bytes: Vec<u8>,
+    refuses: Option<io::ErrorKind>,
+}
+
+impl Blocks for Guarded {
+    fn length(&self) -> io::Result<u64> {
+        self.bytes.as_slice().length()
+    }
+
+    fn read(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        match self.refuses {
+            Some(refuses) if offset > 0 => Err(refuses.into()),
+            _ => self.bytes.as_slice().read(offset, length),
+        }
+    }
+}
+
+/// What cannot be read today may be whole tomorrow: no repair judges without it.
+#[test]
+fn behind_damage_only_lost_bytes_count_as_damage_and_other_errors_refuse() {
+    let (truth, _) = truth(Ending::Killed);
+    let mut disk = truth.disk;
+    disk.file(Name::Segment(1))[BLOCK + 300] ^= 1;
+    for (refuses, is_damage) in [(io::ErrorKind::InvalidData, true), (io::ErrorKind::PermissionDenied, false)] {
+        let files: Vec<_> = disk
+            .segments
+            .iter()
+            .map(|(&number, bytes)| SegmentFile {
+                number,
+                blocks: Guarded { bytes: bytes.clone(), refuses: (number == 3).then_some(refuses) },
+            })
+            .collect();
+        let state = read_state(&disk.state, &IDENTITY).expect("the state is whole");
+        let rules = Rules { segment_bytes: disk.segment_bytes, damage: Damage::Repairable };
+        match Opening::decide(state, &files, rules) {
+            Ok(opening) => {
+                assert!(is_damage, "{refuses}: repaired, with {:?} held", opening.held());
+                assert_eq!(opening.held().expect("something is missing").index, Held::ANY_INDEX);
+            }
+            Err(Refused::Io { file, source }) => {
+                assert_eq!((file.as_str(), source.kind()), (segment_name(3).as_str(), refuses));
+                assert!(!is_damage, "{refuses} is damage");
+            }
+            Err(other) => panic!("{refuses}: {other:?}"),
+        }
+    }
 }
 
 /// The founders' entry is of term zero, and may be all that there was.
