@@ -519,7 +519,8 @@ fn behind_damage_only_lost_bytes_count_as_damage_and_other_errors_refuse() {
     let (truth, _) = truth(Ending::Killed);
     let mut disk = truth.disk;
     disk.file(Name::Segment(1))[BLOCK + 300] ^= 1;
-    for (refuses, is_damage) in [(io::ErrorKind::InvalidData, true), (io::ErrorKind::PermissionDenied, false)] {
+    for (refuses, is_damage) in [(io::ErrorKind::InvalidData, true), (io::ErrorKind::PermissionDenied, false)]
+    {
         let files: Vec<_> = disk
             .segments
             .iter()

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Mutant, source};
+use super::Mutant;
+use super::source::{self, Source};
 use crate::workspace;
 
 /// A program that may kill a mutant.
@@ -22,12 +23,15 @@ pub struct Judge {
 /// What came of building.
 #[derive(Debug)]
 pub struct Built {
-    /// What can be chosen.
-    pub mutants: Vec<Mutant>,
-    /// The simulator.
-    pub simulator: Judge,
-    /// The tests, cheapest first.
-    pub tests: Vec<Judge>,
+    /// What they are built from.
+    pub source: Source,
+    /// The simulator and the tests.
+    pub judges: Vec<Judge>,
+}
+
+impl Built {
+    /// The place among the judges of the one that is no program of tests.
+    pub const SIMULATOR: usize = 0;
 }
 
 /// Not every mutant has the right types. Those that the compiler refuses are left out and the rest is built again; it shows
@@ -54,7 +58,7 @@ fn refused(home: &Path) -> BTreeSet<String> {
 }
 
 /// Copies and rewrites below `home`.
-pub fn rewrite(home: &Path) -> Result<Vec<Mutant>, String> {
+pub fn rewrite(home: &Path) -> Result<Source, String> {
     source::write(&home.join("source"), &refused(home))
 }
 
@@ -63,15 +67,15 @@ pub fn build(home: &Path) -> Result<Built, String> {
     let (copy, list) = (home.join("source"), home.join(REFUSED));
     let mut refused = refused(home);
     for _ in 0..ATTEMPTS {
-        let mutants = source::write(&copy, &refused)?;
+        let source = source::write(&copy, &refused)?;
         let output = cargo(home, &copy, &["check", "--lib"])?;
         if output.succeeded {
             eprintln!("mutants: {} have wrong types and are left out", refused.len());
-            return built(mutants, home, &copy);
+            return built(source, home, &copy);
         }
         let blamed = blamed(&copy, &output.text);
-        let names: Vec<_> =
-            mutants.iter().filter(|mutant| blamed.contains(&mutant.number)).map(Mutant::name).collect();
+        let is_blamed = |mutant: &&Mutant| blamed.contains(&mutant.number);
+        let names: Vec<_> = source.mutants.iter().filter(is_blamed).map(Mutant::name).collect();
         if names.is_empty() {
             return Err(format!("the mutants cannot be built:\n{}", output.text));
         }
@@ -133,7 +137,7 @@ fn switches(line: &str) -> Vec<u32> {
 }
 
 /// Builds the programs and finds them in what cargo says: `Executable tests/course/main.rs (path)`.
-fn built(mutants: Vec<Mutant>, home: &Path, copy: &Path) -> Result<Built, String> {
+fn built(source: Source, home: &Path, copy: &Path) -> Result<Built, String> {
     let mut what = vec!["test", "--no-run", "--lib"];
     for test in TESTS.iter().filter(|test| is_there(copy, test)) {
         what.extend(["--test", test]);
@@ -148,7 +152,11 @@ fn built(mutants: Vec<Mutant>, home: &Path, copy: &Path) -> Result<Built, String
         .filter_map(|line| Some(line.rsplit_once('(')?.1.strip_suffix(')')?.into()))
         .map(|path: PathBuf| if path.is_absolute() { path } else { copy.join(path) })
         .collect();
-    let mut tests = Vec::new();
+    let program = home.join("build/mutants/d-engine-sim");
+    if !program.is_file() {
+        return Err(format!("cargo built no {}", program.display()));
+    }
+    let mut judges = vec![Judge { name: "simulator".into(), program, directory: copy.to_path_buf() }];
     let names =
         ["wal", "d_engine"].into_iter().chain(TESTS.iter().copied().filter(|test| is_there(copy, test)));
     for name in names {
@@ -159,14 +167,9 @@ fn built(mutants: Vec<Mutant>, home: &Path, copy: &Path) -> Result<Built, String
         let program =
             paths.iter().find(is_it).ok_or_else(|| format!("cargo built no test {name}:\n{text}"))?;
         let directory = if name == "wal" { copy.join("wal") } else { copy.to_path_buf() };
-        tests.push(Judge { name: name.into(), program: program.clone(), directory });
+        judges.push(Judge { name: name.into(), program: program.clone(), directory });
     }
-    let program = home.join("build/mutants/d-engine-sim");
-    if !program.is_file() {
-        return Err(format!("cargo built no {}", program.display()));
-    }
-    let simulator = Judge { name: "simulator".into(), program, directory: copy.to_path_buf() };
-    Ok(Built { mutants, simulator, tests })
+    Ok(Built { source, judges })
 }
 
 #[cfg(test)]

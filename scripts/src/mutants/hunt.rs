@@ -1,190 +1,177 @@
-//! Sends the judges after each mutant.
+//! Sends the judges after each mutant: the cheapest questions first, and none that does not come to its place.
 
-use std::io::Read as _;
-use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::build::{Built, Judge};
+use super::build::Built;
+use super::judge::{Limit, Switches};
+use super::ledger::Ledger;
+use super::trials::{Question, Trial, Verdict, ask};
 use super::{Fate, Mutant};
 
-/// Processes at a time.
-const JOBS: usize = 2;
-/// A mutant may eat so many KiB of address space: one that never stops pushing is seen in a second.
-const MEMORY_KIB: u64 = 6 << 20;
+/// Questions are asked in rounds, each of which takes at most so much longer than the one before; within one, all tests of
+/// a program are asked at once.
+const FIRST_ROUND: Duration = Duration::from_millis(100);
+const GROWTH: u32 = 5;
+/// First everybody is asked what takes so long at most: who is left is soon known, and most are not.
+const SHORT: Duration = Duration::from_millis(2_500);
 
-/// How long each judge may think before it hangs.
+/// Everything that a hunt needs.
 #[derive(Debug)]
-pub struct Limits {
-    seeds: u64,
-    simulator: Limit,
-    tests: Vec<Limit>,
+pub struct Hunt<'a> {
+    /// The programs.
+    pub built: &'a Built,
+    /// What may be asked, cheapest first.
+    pub trials: &'a [Trial],
+    /// Processes at a time.
+    pub jobs: usize,
 }
 
-/// Of one process: what it may use, and how long it may sleep over it on a busy machine.
-#[derive(Debug, Clone, Copy)]
-struct Limit {
-    cpu: Duration,
-    wall: Duration,
-}
-
-impl Limit {
-    /// The honest engine has to be far from it, on a machine that is busy with other things too.
-    fn of(usual: Duration) -> Self {
-        let cpu = usual * 3 + Duration::from_secs(10);
-        Self { cpu, wall: cpu * 20 }
+impl Hunt<'_> {
+    /// What becomes of each is noted as soon as it is known.
+    pub fn go(&self, chosen: &[Mutant], ledger: &Mutex<Ledger>) -> Result<(), String> {
+        let left = self.pass(chosen, ledger, Some(SHORT))?;
+        eprintln!("mutants: {} are left for the long trials", left.len());
+        self.pass(&left, ledger, None)?;
+        Ok(())
     }
 
-    const GENEROUS: Self = Self { cpu: Duration::from_secs(600), wall: Duration::from_secs(3600) };
-}
-
-/// What a judge said.
-enum Verdict {
-    Nothing,
-    Seen(String),
-}
-
-/// Nobody may complain while no mutant is chosen. The time this takes says what a hang is.
-pub fn baseline(built: &Built, seeds: u64) -> Result<Limits, String> {
-    let mut limits = Limits { seeds, simulator: Limit::GENEROUS, tests: Vec::new() };
-    let begun = Instant::now();
-    if let Verdict::Seen(what) = simulated(built, &limits, 0)? {
-        return Err(format!("without a mutant, the simulator says: {what}"));
+    /// Those that none of the trials within `patience` saw, if there are longer ones.
+    fn pass(
+        &self,
+        chosen: &[Mutant],
+        ledger: &Mutex<Ledger>,
+        patience: Option<Duration>,
+    ) -> Result<Vec<Mutant>, String> {
+        let next = AtomicUsize::new(0);
+        let left = Mutex::new(Ok(Vec::new()));
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs.max(1) {
+                scope.spawn(|| {
+                    while let Some(mutant) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let result = self.one(mutant, ledger, patience);
+                        let mut left = left.lock().expect("no hunter panics");
+                        match (result, &mut *left) {
+                            (Ok(true), _) => {}
+                            (Ok(false), Ok(left)) => left.push(mutant.clone()),
+                            (Err(error), left) => *left = Err(error),
+                            (_, Err(_)) => {}
+                        }
+                        if left.is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        let mut left = left.into_inner().expect("no hunter panics")?;
+        left.sort_by_key(|mutant| mutant.number);
+        Ok(left)
     }
-    limits.simulator = taken(&built.simulator, begun);
-    for judge in &built.tests {
-        let begun = Instant::now();
-        if let Verdict::Seen(what) = tested(judge, Limit::GENEROUS, 0)? {
-            return Err(format!("without a mutant, {} fails: {what}", judge.name));
-        }
-        limits.tests.push(taken(judge, begun));
+
+    /// Whether its fate is known now.
+    fn one(
+        &self,
+        mutant: &Mutant,
+        ledger: &Mutex<Ledger>,
+        patience: Option<Duration>,
+    ) -> Result<bool, String> {
+        let reaching: Vec<_> =
+            self.trials.iter().filter(|trial| trial.reached.contains(&mutant.number)).collect();
+        let short = within(&reaching, patience.unwrap_or(Duration::MAX));
+        let done = if patience.is_some() { 0 } else { within(&reaching, SHORT) };
+        let fate = match self.ask(mutant, &reaching[done..short])? {
+            Some(fate) => fate,
+            None if reaching.is_empty() => Fate::Unreached,
+            None if short < reaching.len() => return Ok(false),
+            None => Fate::Survived,
+        };
+        eprintln!("{mutant}: {fate}");
+        let mut ledger = ledger.lock().expect("no hunter panics");
+        let source = &self.built.source;
+        ledger.note(mutant, source, fate)?;
+        Ok(true)
     }
-    Ok(limits)
-}
 
-fn taken(judge: &Judge, begun: Instant) -> Limit {
-    let took = begun.elapsed();
-    eprintln!("mutants: {} takes {:.1} s", judge.name, took.as_secs_f64());
-    Limit::of(took)
-}
-
-/// What becomes of each, in the order of `chosen`.
-pub fn hunt(built: &Built, chosen: &[Mutant], limits: &Limits) -> Vec<Fate> {
-    let next = AtomicUsize::new(0);
-    let fates = Mutex::new(vec![None; chosen.len()]);
-    std::thread::scope(|scope| {
-        for _ in 0..JOBS {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(mutant) = chosen.get(at) else { break };
-                    // A judge that cannot be started has seen nothing: rather one survivor too many.
-                    let fate = fate(built, limits, mutant).unwrap_or_else(|error| {
-                        eprintln!("mutants: {error}");
-                        Fate::Survived
-                    });
-                    let how = match &fate {
-                        Fate::Simulator(what) | Fate::Tests(what) => what,
-                        Fate::Survived => "SURVIVED",
-                    };
-                    eprintln!("{}/{} {mutant}: {how}", at + 1, chosen.len());
-                    fates.lock().expect("no hunter panics")[at] = Some(fate);
+    /// Asks round by round until somebody sees it.
+    fn ask(&self, mutant: &Mutant, trials: &[&Trial]) -> Result<Option<Fate>, String> {
+        let switches = Switches::Chosen(mutant.number);
+        for round in rounds(trials) {
+            for (at, judge) in self.built.judges.iter().enumerate() {
+                let of_judge = round.iter().copied().filter(|trial| trial.judge == at);
+                let (tests, seeds): (Vec<&Trial>, Vec<&Trial>) =
+                    of_judge.partition(|trial| matches!(trial.question, Question::Test(_)));
+                let together = std::iter::once(tests).chain(seeds.into_iter().map(|trial| vec![trial]));
+                for asked in together.filter(|asked| !asked.is_empty()) {
+                    let usual: Duration = asked.iter().map(|trial| trial.takes).sum();
+                    let questions: Vec<_> = asked.iter().map(|trial| &trial.question).collect();
+                    let by = judge.name.clone();
+                    match ask(judge, &questions, Limit::of(usual), switches)? {
+                        Verdict::Content => {}
+                        Verdict::Seen(how) => return Ok(Some(Fate::Killed { by, how })),
+                        Verdict::Hung => return Ok(Some(Fate::Hung { by })),
+                    }
                 }
-            });
+            }
         }
+        Ok(None)
+    }
+}
+
+/// How many of the first take so long together at most.
+fn within(trials: &[&Trial], patience: Duration) -> usize {
+    let mut sum = Duration::ZERO;
+    let fits = trials.iter().take_while(|trial| {
+        sum = sum.saturating_add(trial.takes);
+        sum <= patience
     });
-    let fates = fates.into_inner().expect("no hunter panics");
-    fates.into_iter().map(|fate| fate.expect("every mutant was hunted")).collect()
+    fits.count()
 }
 
-fn fate(built: &Built, limits: &Limits, mutant: &Mutant) -> Result<Fate, String> {
-    let number = mutant.number;
-    if let Verdict::Seen(what) = simulated(built, limits, number)? {
-        return Ok(Fate::Simulator(what));
+fn rounds<'a, 't>(trials: &'a [&'t Trial]) -> Vec<&'a [&'t Trial]> {
+    let (mut rounds, mut rest, mut limit) = (Vec::new(), trials, FIRST_ROUND);
+    while !rest.is_empty() {
+        let (round, after) = rest.split_at(within(rest, limit).max(1));
+        rounds.push(round);
+        rest = after;
+        limit = limit.saturating_mul(GROWTH);
     }
-    let of_wal = mutant.file.starts_with("wal/");
-    for (judge, limit) in built.tests.iter().zip(&limits.tests) {
-        // The log knows nothing of the engine: its tests, the longest of all, cannot see the engine's mutants.
-        if (of_wal || judge.name != "wal")
-            && let Verdict::Seen(what) = tested(judge, *limit, number)?
-        {
-            return Ok(Fate::Tests(format!("{}: {what}", judge.name)));
+    rounds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Question, Trial, rounds, within};
+    use std::time::Duration;
+
+    fn trials(takes: &[u64]) -> Vec<Trial> {
+        let trial = |&takes: &u64| Trial {
+            judge: 1,
+            question: Question::Test(String::new()),
+            takes: Duration::from_millis(takes),
+            reached: [1].into(),
+        };
+        takes.iter().map(trial).collect()
+    }
+
+    #[test]
+    fn cheap_questions_go_together_and_every_one_is_asked_once() {
+        let all = trials(&[1, 2, 90, 10, 400, 3_000, 60_000]);
+        let all: Vec<_> = all.iter().collect();
+        let rounds = rounds(&all);
+        let lengths: Vec<_> = rounds.iter().map(|round| round.len()).collect();
+        assert_eq!(lengths, [3, 2, 1, 1]);
+        let asked: Vec<_> = rounds.concat().iter().map(|trial| trial.takes).collect();
+        assert_eq!(asked, all.iter().map(|trial| trial.takes).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn patience_counts_the_sum() {
+        let all = trials(&[100, 100, 100]);
+        let all: Vec<_> = all.iter().collect();
+        for (patience, fit) in [(0, 0), (99, 0), (100, 1), (250, 2), (300, 3)] {
+            assert_eq!(within(&all, Duration::from_millis(patience)), fit);
         }
-    }
-    Ok(Fate::Survived)
-}
-
-/// The simulator hunts for a named bug that is not there, and so stops at the first promise that it sees broken.
-fn simulated(built: &Built, limits: &Limits, number: u32) -> Result<Verdict, String> {
-    let seeds = limits.seeds.to_string();
-    let arguments = ["--mutant", "none", "--seeds", &seeds];
-    let ended = run(&built.simulator, &arguments, limits.simulator, number)?;
-    if let Some(line) = ended.text.lines().find(|line| line.contains(" breaks ")) {
-        return Ok(Verdict::Seen(line.chars().take(160).collect()));
-    }
-    if ended.text.lines().any(|line| line == "not seen") {
-        return Ok(Verdict::Nothing);
-    }
-    Ok(Verdict::Seen(ended.reason))
-}
-
-fn tested(judge: &Judge, limit: Limit, number: u32) -> Result<Verdict, String> {
-    let ended = run(judge, &["--test-threads", "1"], limit, number)?;
-    if ended.succeeded {
-        return Ok(Verdict::Nothing);
-    }
-    let failed = ended.text.lines().find_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
-    Ok(Verdict::Seen(failed.map_or(ended.reason, str::to_owned)))
-}
-
-struct Ended {
-    succeeded: bool,
-    /// Why, if it did not end by itself.
-    reason: String,
-    text: String,
-}
-
-/// Runs a judge on a mutant, with limits on what it uses.
-fn run(judge: &Judge, arguments: &[&str], limit: Limit, number: u32) -> Result<Ended, String> {
-    let limits =
-        format!("ulimit -c 0 && ulimit -v {MEMORY_KIB} && ulimit -t {} && exec \"$@\"", limit.cpu.as_secs());
-    let mut child = Command::new("sh")
-        .args(["-c", &limits, "sh"])
-        .arg(&judge.program)
-        .args(arguments)
-        .env("D_ENGINE_MUTANT_NUMBER", number.to_string())
-        .current_dir(&judge.directory)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| format!("{} could not be started: {error}", judge.program.display()))?;
-    let mut output = child.stdout.take().expect("it is piped");
-    let reader = std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // What was read before an error is what there is.
-        let _ = output.read_to_end(&mut bytes);
-        bytes
-    });
-    let reason = wait(&mut child, limit.wall).map_err(|error| format!("{}: {error}", judge.name))?;
-    let bytes = reader.join().expect("reading does not panic");
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    Ok(Ended { succeeded: reason.is_none(), reason: reason.unwrap_or_default(), text })
-}
-
-/// Waits for the end; the reason if it is no success.
-fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<String>> {
-    let begun = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok((!status.success()).then(|| status.to_string()));
-        }
-        if begun.elapsed() > limit {
-            child.kill()?;
-            child.wait()?;
-            return Ok(Some("hangs".into()));
-        }
-        std::thread::sleep(Duration::from_millis(10));
     }
 }

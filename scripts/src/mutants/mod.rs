@@ -5,19 +5,26 @@
 //! asks, while it runs, whether it is its turn: one build, and an environment variable with a number (Untch, Offutt, Harrold
 //! 1993: "mutation analysis using mutant schemata"). The switch exists in the copy alone.
 //!
-//! A mutant is killed by the simulator (a judge, an assertion or a hang), else by the tests that need no disk; one that
-//! both let live is a survivor, to be judged by a person: `mutants.md` has the verdicts.
+//! Each test that needs no disk, and a few of the simulator's seeds at a time, are asked first with no mutant chosen: they
+//! tell how long they take and which places they come to. A mutant is then shown to those that come to its place, the
+//! cheapest first, until one of them sees it: a test that fails, a judge or an assertion of the simulator, or a hang. One
+//! that all let live is a survivor, to be judged by a person: `mutants.md` has the verdicts.
 
 mod build;
 mod hunt;
+mod judge;
+mod ledger;
 mod report;
 mod rewrite;
 mod shapes;
 mod source;
+mod trials;
 
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use crate::random::Random;
+use ledger::Ledger;
 
 /// What to look for, and for how long.
 #[derive(Debug, Clone, clap::Args)]
@@ -28,7 +35,7 @@ pub struct Plan {
     /// The choice's seed.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Only in the file whose path ends like this.
+    /// Only in the files whose path has this in it.
     #[arg(long)]
     pub file: Option<String>,
     /// Only these numbers.
@@ -37,9 +44,15 @@ pub struct Plan {
     /// The simulator runs so many seeds with each: a time would make the result depend on how busy a machine is.
     #[arg(long, default_value_t = 200)]
     pub seeds: u64,
+    /// Processes at a time.
+    #[arg(long, default_value_t = 1)]
+    pub jobs: usize,
     /// Print the mutants and stop.
     #[arg(long)]
     pub list: bool,
+    /// Hunt nothing: report what is known from earlier runs of the same sources.
+    #[arg(long)]
+    pub known: bool,
 }
 
 /// One small mistake.
@@ -72,12 +85,22 @@ impl Mutant {
 /// What became of a mutant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// The simulator saw it: what it said.
-    Simulator(String),
-    /// The tests of this program saw it: the first that failed.
-    Tests(String),
-    /// Nobody did.
+    /// Somebody saw it.
+    Killed {
+        /// The simulator, or a program of tests.
+        by: String,
+        /// The promise that was broken, or the first test that failed.
+        how: String,
+    },
+    /// Somebody never came to an end with it.
+    Hung {
+        /// Who.
+        by: String,
+    },
+    /// All that come to its place were content.
     Survived,
+    /// Nobody comes to its place.
+    Unreached,
 }
 
 /// The files whose decisions are the promises. Not among them: what judges (`invariants`), what only the exhaustive search
@@ -119,16 +142,30 @@ const FILES: &[&str] = &[
 /// no error.
 pub fn run(plan: &Plan) -> Result<(), String> {
     let home = home();
-    if plan.list {
-        report::list(&plan.choose(build::rewrite(&home)?));
-        return Ok(());
+    let ledger = home.join("fates.txt");
+    if plan.list || plan.known {
+        let source = build::rewrite(&home)?;
+        let chosen = plan.choose(source.mutants.clone());
+        if plan.list {
+            report::list(&chosen);
+            return Ok(());
+        }
+        return report::write(&home, &source, &chosen, &Ledger::open(&ledger, &source)?);
     }
     let built = build::build(&home)?;
-    let chosen = plan.choose(built.mutants.clone());
-    let limits = hunt::baseline(&built, plan.seeds)?;
-    let fates = hunt::hunt(&built, &chosen, &limits);
-    let ended: Vec<_> = chosen.into_iter().zip(fates).collect();
-    report::write(&home, &ended)
+    let source = &built.source;
+    let chosen = plan.choose(source.mutants.clone());
+    let ledger = Ledger::open(&ledger, source)?;
+    let unknown: Vec<_> =
+        chosen.iter().filter(|mutant| ledger.fate(mutant, source).is_none()).cloned().collect();
+    eprintln!("mutants: the fates of {} are not known", unknown.len());
+    let ledger = Mutex::new(ledger);
+    if !unknown.is_empty() {
+        let trials = trials::record(&built, &home, plan.seeds)?;
+        hunt::Hunt { built: &built, trials: &trials, jobs: plan.jobs }.go(&unknown, &ledger)?;
+    }
+    let ledger = ledger.into_inner().expect("no hunter panics");
+    report::write(&home, source, &chosen, &ledger)
 }
 
 impl Plan {
@@ -144,7 +181,7 @@ impl Plan {
     }
 
     fn wants(&self, mutant: &Mutant) -> bool {
-        self.file.as_deref().is_none_or(|file| mutant.file.ends_with(file))
+        self.file.as_deref().is_none_or(|file| mutant.file.contains(file))
             && (self.numbers.is_empty() || self.numbers.contains(&mutant.number))
     }
 }

@@ -1,10 +1,12 @@
 //! The table, and a list of everything that survived.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::path::Path;
 
+use super::ledger::Ledger;
+use super::source::Source;
 use super::{Fate, Mutant};
 
 impl fmt::Display for Mutant {
@@ -22,41 +24,82 @@ fn short(text: &str) -> String {
     short
 }
 
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Killed { by, how } => write!(f, "{by}: {how}"),
+            Self::Hung { by } => write!(f, "{by} hangs"),
+            Self::Survived => write!(f, "SURVIVED"),
+            Self::Unreached => write!(f, "SURVIVED, and nobody comes to its place"),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Default)]
 struct Count {
-    all: usize,
+    refused: usize,
     simulator: usize,
     tests: usize,
+    hung: usize,
+    survived: usize,
+    unreached: usize,
+    unknown: usize,
 }
 
 impl Count {
-    fn add(&mut self, fate: &Fate) {
-        self.all += 1;
+    fn add(&mut self, fate: Option<&Fate>) {
         match fate {
-            Fate::Simulator(_) => self.simulator += 1,
-            Fate::Tests(_) => self.tests += 1,
-            Fate::Survived => {}
+            Some(Fate::Killed { by, .. }) if by == "simulator" => self.simulator += 1,
+            Some(Fate::Killed { .. }) => self.tests += 1,
+            Some(Fate::Hung { .. }) => self.hung += 1,
+            Some(Fate::Survived) => self.survived += 1,
+            Some(Fate::Unreached) => self.unreached += 1,
+            None => self.unknown += 1,
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            refused: self.refused + other.refused,
+            simulator: self.simulator + other.simulator,
+            tests: self.tests + other.tests,
+            hung: self.hung + other.hung,
+            survived: self.survived + other.survived,
+            unreached: self.unreached + other.unreached,
+            unknown: self.unknown + other.unknown,
         }
     }
 
     fn row(self, name: &str) -> String {
-        let Self { all, simulator, tests } = self;
-        let killed = simulator + tests;
-        let score = if all == 0 { 100.0 } else { killed as f64 * 100.0 / all as f64 };
-        format!("| {name} | {all} | {simulator} | {tests} | {} | {score:.1} % |", all - killed)
+        let Self { refused, simulator, tests, hung, survived, unreached, unknown } = self;
+        let killed = simulator + tests + hung;
+        let hunted = killed + survived + unreached;
+        let score = if hunted == 0 { 100.0 } else { killed as f64 * 100.0 / hunted as f64 };
+        format!(
+            "| {name} | {} | {refused} | {unknown} | {tests} | {simulator} | {hung} | {survived} | {unreached} | {score:.1} % |",
+            hunted + unknown + refused
+        )
     }
 }
 
+const HEAD: &str =
+    "| file | made | wrong types | not hunted | tests | simulator | hangs | survived | unreached | killed |
+|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
+";
+
 /// Prints the table; writes it, and each survivor, to `report.txt` and everything to `report.json`.
 #[allow(clippy::print_stdout, reason = "it is what the job is for")]
-pub fn write(home: &Path, ended: &[(Mutant, Fate)]) -> Result<(), String> {
-    let mut table = table(ended);
+pub fn write(home: &Path, source: &Source, chosen: &[Mutant], ledger: &Ledger) -> Result<(), String> {
+    let ended: Vec<_> = chosen.iter().map(|mutant| (mutant, ledger.fate(mutant, source))).collect();
+    let mut table = table(&ended, &source.refused);
     println!("{table}");
     table.push_str("\nsurvivors:\n");
-    for (mutant, _) in ended.iter().filter(|(_, fate)| *fate == Fate::Survived) {
-        writeln!(table, "{mutant}").expect("a string");
+    for (mutant, fate) in &ended {
+        if let Some(fate @ (Fate::Survived | Fate::Unreached)) = fate {
+            writeln!(table, "{mutant}: {fate}").expect("a string");
+        }
     }
-    for (name, text) in [("report.txt", table), ("report.json", json(ended))] {
+    for (name, text) in [("report.txt", table), ("report.json", json(&ended))] {
         let path = home.join(name);
         fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
         eprintln!("mutants: {}", path.display());
@@ -64,38 +107,46 @@ pub fn write(home: &Path, ended: &[(Mutant, Fate)]) -> Result<(), String> {
     Ok(())
 }
 
-fn table(ended: &[(Mutant, Fate)]) -> String {
-    let (mut files, mut sum) = (BTreeMap::<_, Count>::new(), Count::default());
+fn table(ended: &[(&Mutant, Option<&Fate>)], refused: &BTreeSet<String>) -> String {
+    let mut files = BTreeMap::<&str, Count>::new();
     for (mutant, fate) in ended {
-        files.entry(mutant.file.as_str()).or_default().add(fate);
-        sum.add(fate);
+        files.entry(mutant.file.as_str()).or_default().add(*fate);
     }
-    let mut table = String::from("| file | mutants | by the simulator | by tests | survivors | killed |\n");
-    table.push_str("|---|--:|--:|--:|--:|--:|\n");
+    for name in refused {
+        if let Some(count) = name.split(' ').next().and_then(|file| files.get_mut(file)) {
+            count.refused += 1;
+        }
+    }
+    let mut table = String::from(HEAD);
+    let mut sum = Count::default();
     for (file, count) in files {
         writeln!(table, "{}", count.row(file)).expect("a string");
+        sum = sum.and(count);
     }
     writeln!(table, "{}", sum.row("all")).expect("a string");
     table
 }
 
-fn json(ended: &[(Mutant, Fate)]) -> String {
+fn json(ended: &[(&Mutant, Option<&Fate>)]) -> String {
     let rows: Vec<_> = ended
         .iter()
         .map(|(mutant, fate)| {
-            let (killer, how) = match fate {
-                Fate::Simulator(how) => ("simulator", how.as_str()),
-                Fate::Tests(how) => ("tests", how.as_str()),
-                Fate::Survived => ("", ""),
+            let (fate, killer, how) = match fate {
+                Some(Fate::Killed { by, how }) => ("killed", by.as_str(), how.as_str()),
+                Some(Fate::Hung { by }) => ("hung", by.as_str(), ""),
+                Some(Fate::Survived) => ("survived", "", ""),
+                Some(Fate::Unreached) => ("unreached", "", ""),
+                None => ("not hunted", "", ""),
             };
             let Mutant { number, file, line, function, original, mutated, .. } = mutant;
             format!(
                 "{{\"number\":{number},\"file\":{},\"line\":{line},\"function\":{},\"original\":{},\"mutated\":{},\
-                 \"killer\":{},\"how\":{}}}",
+                 \"fate\":{},\"killer\":{},\"how\":{}}}",
                 quoted(file),
                 quoted(function),
                 quoted(original),
                 quoted(mutated),
+                quoted(fate),
                 quoted(killer),
                 quoted(how)
             )
@@ -143,14 +194,22 @@ mod tests {
             mutated: String::new(),
             twin: 0,
         };
-        let table = table(&[
-            (mutant("a"), Fate::Survived),
-            (mutant("a"), Fate::Simulator(String::new())),
-            (mutant("b"), Fate::Tests(String::new())),
-            (mutant("b"), Fate::Tests(String::new())),
-        ]);
-        assert!(table.contains("| a | 2 | 1 | 0 | 1 | 50.0 % |"), "{table}");
-        assert!(table.ends_with("| all | 4 | 1 | 2 | 1 | 75.0 % |\n"), "{table}");
+        let (a, b) = (mutant("a"), mutant("b"));
+        let killed = |by: &str| Fate::Killed { by: by.into(), how: String::new() };
+        let (simulator, tests, hung) = (killed("simulator"), killed("wal"), Fate::Hung { by: "wal".into() });
+        let table = table(
+            &[
+                (&a, Some(&Fate::Survived)),
+                (&a, Some(&simulator)),
+                (&b, Some(&tests)),
+                (&b, Some(&hung)),
+                (&b, Some(&Fate::Unreached)),
+                (&b, None),
+            ],
+            &["b f: 1 -> 2 #0".to_owned(), "c f: 1 -> 2 #0".to_owned()].into(),
+        );
+        assert!(table.contains("| a | 2 | 0 | 0 | 0 | 1 | 0 | 1 | 0 | 50.0 % |"), "{table}");
+        assert!(table.ends_with("| all | 7 | 1 | 1 | 1 | 1 | 1 | 1 | 1 | 60.0 % |\n"), "{table}");
     }
 
     #[test]
