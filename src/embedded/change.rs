@@ -46,16 +46,63 @@ pub(super) fn written<T>(
     }
 }
 
-/// Encodes a command into memory of about `length` bytes and checks it against the configured limits.
+/// Where a caller makes commands, and the limits they are checked against.
+pub(super) struct Maker<'a> {
+    shared: &'a Shared,
+    /// Of a caller that makes many.
+    sheet: Option<&'a mut Sheet>,
+}
+
+impl<'a> Maker<'a> {
+    /// For one command.
+    pub fn once(shared: &'a Shared) -> Self {
+        Self { shared, sheet: None }
+    }
+
+    /// For one of many.
+    pub fn many(shared: &'a Shared, sheet: &'a mut Sheet) -> Self {
+        Self { shared, sheet: Some(sheet) }
+    }
+}
+
+/// Memory that the commands of one caller share, many to an allocation. A command is let go of when it has become part of
+/// a batch, so that few sheets are in use at a time.
+#[derive(Default)]
+pub(super) struct Sheet(BytesMut);
+
+impl Sheet {
+    const BYTES: usize = 32 << 10;
+    /// A larger command has memory of its own: the rest of a sheet would be lost to it.
+    const LARGEST: usize = Self::BYTES / 8;
+
+    fn with_room(&mut self, length: usize) -> &mut BytesMut {
+        let sheet = &mut self.0;
+        assert!(sheet.is_empty(), "every command is taken from it");
+        if sheet.capacity() < length && !sheet.try_reclaim(length) {
+            *sheet = BytesMut::with_capacity(Self::BYTES);
+        }
+        sheet
+    }
+}
+
+/// Encodes a command of about `length` bytes and checks it against the configured limits.
 fn encode<T>(
-    shared: &Shared,
+    maker: Maker<'_>,
     length: usize,
     write: impl FnOnce(&mut BytesMut) -> Result<(), CommandError>,
     read: Read<T>,
 ) -> Change<T> {
-    // What is beyond every limit is refused by the encoder before it is copied: no memory is taken for it.
-    let mut command = BytesMut::with_capacity(length.min(Limits::MAX.command_bytes()));
-    let encoded = write(&mut command).and_then(|()| shared.limits.check(&command));
+    let mut own;
+    let memory = match maker.sheet {
+        Some(sheet) if (1..=Sheet::LARGEST).contains(&length) => sheet.with_room(length),
+        _ => {
+            // What is beyond every limit is refused by the encoder before it is copied: no memory is taken for it.
+            own = BytesMut::with_capacity(length.min(Limits::MAX.command_bytes()));
+            &mut own
+        }
+    };
+    let encoded = write(memory).and_then(|()| maker.shared.limits.check(memory));
+    let command = memory.split();
     Change { command: encoded.map(|()| command.freeze()), read }
 }
 
@@ -66,47 +113,47 @@ const PREFIX: usize = 4;
 /// What a key is attached to, or a lease and its time to live.
 const ATTACH: usize = 17;
 
-pub(super) fn put(shared: &Shared, key: &[u8], value: &[u8]) -> Change<()> {
+pub(super) fn put(maker: Maker<'_>, key: &[u8], value: &[u8]) -> Change<()> {
     let length = HEAD + 2 * PREFIX + key.len() + value.len();
     let write = |out: &mut BytesMut| kv::encode_put(key, value, out);
-    encode(shared, length, write, |reply| matches!(reply, Reply::Put { .. }).then_some(()))
+    encode(maker, length, write, |reply| matches!(reply, Reply::Put { .. }).then_some(()))
 }
 
 pub(super) fn put_attached(
-    shared: &Shared,
+    maker: Maker<'_>,
     key: &[u8],
     value: &[u8],
     attach: Attach,
 ) -> Change<Option<LeaseId>> {
     let length = HEAD + 2 * PREFIX + key.len() + value.len() + ATTACH;
     let write = |out: &mut BytesMut| kv::encode_put_attached(key, value, attach, out);
-    encode(shared, length, write, |reply| match reply {
+    encode(maker, length, write, |reply| match reply {
         Reply::PutAttached { lease, .. } => Some(lease),
         _ => None,
     })
 }
 
-pub(super) fn delete(shared: &Shared, key: &[u8]) -> Change<bool> {
+pub(super) fn delete(maker: Maker<'_>, key: &[u8]) -> Change<bool> {
     let write = |out: &mut BytesMut| kv::encode_delete(key, out);
-    encode(shared, HEAD + PREFIX + key.len(), write, |reply| match reply {
+    encode(maker, HEAD + PREFIX + key.len(), write, |reply| match reply {
         Reply::Deleted { before, .. } => Some(before == Presence::Present),
         _ => None,
     })
 }
 
-pub(super) fn delete_range(shared: &Shared, range: &KeyRange) -> Change<u64> {
+pub(super) fn delete_range(maker: Maker<'_>, range: &KeyRange) -> Change<u64> {
     let length = HEAD + 2 * PREFIX + range.start().len() + range.end().map_or(0, <[u8]>::len);
     let write = |out: &mut BytesMut| kv::encode_delete_range(range, out);
-    encode(shared, length, write, |reply| match reply {
+    encode(maker, length, write, |reply| match reply {
         Reply::RangeDeleted { deleted, .. } => Some(deleted),
         _ => None,
     })
 }
 
-pub(super) fn swap(shared: &Shared, key: &[u8], expected: &Expected, new: &[u8]) -> Change<Swap> {
+pub(super) fn swap(maker: Maker<'_>, key: &[u8], expected: &Expected, new: &[u8]) -> Change<Swap> {
     let length = HEAD + 2 * PREFIX + key.len() + expected_bytes(expected) + new.len();
     let write = |out: &mut BytesMut| kv::encode_compare_and_swap(key, expected.as_ref(), new, out);
-    encode(shared, length, write, |reply| match reply {
+    encode(maker, length, write, |reply| match reply {
         Reply::Swapped { .. } => Some(Swap::Done),
         Reply::NotSwapped { current, .. } => Some(Swap::Refused { current }),
         _ => None,
@@ -114,7 +161,7 @@ pub(super) fn swap(shared: &Shared, key: &[u8], expected: &Expected, new: &[u8])
 }
 
 pub(super) fn swap_attached(
-    shared: &Shared,
+    maker: Maker<'_>,
     key: &[u8],
     expected: &Expected,
     new: &[u8],
@@ -122,7 +169,7 @@ pub(super) fn swap_attached(
 ) -> Change<AttachedSwap> {
     let length = HEAD + 2 * PREFIX + key.len() + expected_bytes(expected) + new.len() + ATTACH;
     let write = |out: &mut BytesMut| kv::encode_swap_attached(key, expected.as_ref(), new, attach, out);
-    encode(shared, length, write, |reply| match reply {
+    encode(maker, length, write, |reply| match reply {
         Reply::SwappedAttached { lease, .. } => Some(AttachedSwap::Done { lease }),
         Reply::NotSwapped { current, .. } => Some(AttachedSwap::Refused { current }),
         _ => None,
@@ -137,9 +184,9 @@ fn expected_bytes(expected: &Expected) -> usize {
     }
 }
 
-pub(super) fn txn(shared: &Shared, txn: &Txn) -> Change<TxnReply> {
+pub(super) fn txn(maker: Maker<'_>, txn: &Txn) -> Change<TxnReply> {
     encode(
-        shared,
+        maker,
         0,
         |out| kv::encode_txn(txn, out),
         |reply| match reply {
@@ -149,9 +196,9 @@ pub(super) fn txn(shared: &Shared, txn: &Txn) -> Change<TxnReply> {
     )
 }
 
-pub(super) fn grant(shared: &Shared, lease: Option<LeaseId>, ttl: Duration) -> Change<LeaseId> {
+pub(super) fn grant(maker: Maker<'_>, lease: Option<LeaseId>, ttl: Duration) -> Change<LeaseId> {
     encode(
-        shared,
+        maker,
         HEAD + ATTACH,
         |out| kv::encode_grant(lease, ttl, out),
         |reply| match reply {
@@ -161,9 +208,9 @@ pub(super) fn grant(shared: &Shared, lease: Option<LeaseId>, ttl: Duration) -> C
     )
 }
 
-pub(super) fn keep_alive(shared: &Shared, lease: LeaseId) -> Change<Duration> {
+pub(super) fn keep_alive(maker: Maker<'_>, lease: LeaseId) -> Change<Duration> {
     encode(
-        shared,
+        maker,
         HEAD + ATTACH,
         |out| kv::encode_keep_alive(lease, out),
         |reply| match reply {
@@ -173,9 +220,9 @@ pub(super) fn keep_alive(shared: &Shared, lease: LeaseId) -> Change<Duration> {
     )
 }
 
-pub(super) fn revoke(shared: &Shared, lease: LeaseId) -> Change<u64> {
+pub(super) fn revoke(maker: Maker<'_>, lease: LeaseId) -> Change<u64> {
     encode(
-        shared,
+        maker,
         HEAD + ATTACH,
         |out| kv::encode_revoke(lease, out),
         |reply| match reply {
@@ -185,9 +232,9 @@ pub(super) fn revoke(shared: &Shared, lease: LeaseId) -> Change<u64> {
     )
 }
 
-pub(super) fn compact(shared: &Shared, revision: Revision) -> Change<Revision> {
+pub(super) fn compact(maker: Maker<'_>, revision: Revision) -> Change<Revision> {
     encode(
-        shared,
+        maker,
         HEAD + ATTACH,
         |out| {
             kv::encode_compact(revision, out);

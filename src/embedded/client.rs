@@ -1,16 +1,16 @@
 //! [`EmbeddedClient`]: calls into the engine of this process.
 
 use super::call::{Call, admin_error, read_error, write_error};
-use super::change::{self, Change, written};
+use super::change::{self, Change, Maker, written};
 use super::{Pipeline, Session, Watch};
 use crate::api::{
     AdminError, Answer, AttachedSwap, ClientApi, Durability, Member, ReadError, ReadLevel, SessionOptions,
     Status, StopReason, Swap, WriteError,
 };
 use crate::kv::{
-    Attach, COUNT_KEYS, CommandError, Event, Expected, KeyRange, KeyValue, LeaseId, LeaseStatus, PAGE_BYTES,
-    PAGE_KEYS, Page, RangePage, RangeQuery, Reply, Revision, RevisionError, Select, Store, Txn, TxnReply,
-    WatchError, WatchQuery,
+    Attach, COUNT_KEYS, CommandError, Event, Expected, Key, KeyRange, KeyValue, LeaseId, LeaseStatus,
+    PAGE_BYTES, PAGE_KEYS, Page, RangePage, RangeQuery, Reply, Revision, RevisionError, Select, Store, Txn,
+    TxnReply, WatchError, WatchQuery,
 };
 use crate::raft::Mono;
 use crate::runtime::mailbox::{Address, Handle};
@@ -95,6 +95,10 @@ impl EmbeddedClient {
 
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    pub(super) fn maker(&self) -> Maker<'_> {
+        Maker::once(&self.shared)
     }
 
     async fn write<T>(&self, change: Change<T>) -> Result<Answer<T>, WriteError> {
@@ -261,7 +265,7 @@ impl ClientApi for EmbeddedClient {
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
     ) -> impl Future<Output = Result<Answer<()>, WriteError>> + Send {
-        self.write(change::put(&self.shared, key.as_ref(), value.as_ref()))
+        self.write(change::put(self.maker(), key.as_ref(), value.as_ref()))
     }
 
     fn put_attached(
@@ -270,15 +274,15 @@ impl ClientApi for EmbeddedClient {
         value: impl AsRef<[u8]>,
         attach: Attach,
     ) -> impl Future<Output = Result<Answer<Option<LeaseId>>, WriteError>> + Send {
-        self.write(change::put_attached(&self.shared, key.as_ref(), value.as_ref(), attach))
+        self.write(change::put_attached(self.maker(), key.as_ref(), value.as_ref(), attach))
     }
 
     fn delete(&self, key: impl AsRef<[u8]>) -> impl Future<Output = Result<Answer<bool>, WriteError>> + Send {
-        self.write(change::delete(&self.shared, key.as_ref()))
+        self.write(change::delete(self.maker(), key.as_ref()))
     }
 
     fn delete_range(&self, range: KeyRange) -> impl Future<Output = Result<Answer<u64>, WriteError>> + Send {
-        self.write(change::delete_range(&self.shared, &range))
+        self.write(change::delete_range(self.maker(), &range))
     }
 
     fn compare_and_swap(
@@ -287,7 +291,7 @@ impl ClientApi for EmbeddedClient {
         expected: Expected,
         new: impl AsRef<[u8]>,
     ) -> impl Future<Output = Result<Answer<Swap>, WriteError>> + Send {
-        self.write(change::swap(&self.shared, key.as_ref(), &expected, new.as_ref()))
+        self.write(change::swap(self.maker(), key.as_ref(), &expected, new.as_ref()))
     }
 
     fn compare_and_swap_attached(
@@ -297,15 +301,15 @@ impl ClientApi for EmbeddedClient {
         new: impl AsRef<[u8]>,
         attach: Attach,
     ) -> impl Future<Output = Result<Answer<AttachedSwap>, WriteError>> + Send {
-        self.write(change::swap_attached(&self.shared, key.as_ref(), &expected, new.as_ref(), attach))
+        self.write(change::swap_attached(self.maker(), key.as_ref(), &expected, new.as_ref(), attach))
     }
 
     fn txn(&self, txn: Txn) -> impl Future<Output = Result<Answer<TxnReply>, WriteError>> + Send {
-        self.write(change::txn(&self.shared, &txn))
+        self.write(change::txn(self.maker(), &txn))
     }
 
     fn lease_grant(&self, ttl: Duration) -> impl Future<Output = Result<Answer<LeaseId>, WriteError>> + Send {
-        self.write(change::grant(&self.shared, None, ttl))
+        self.write(change::grant(self.maker(), None, ttl))
     }
 
     fn lease_grant_as(
@@ -313,25 +317,25 @@ impl ClientApi for EmbeddedClient {
         lease: LeaseId,
         ttl: Duration,
     ) -> impl Future<Output = Result<Answer<LeaseId>, WriteError>> + Send {
-        self.write(change::grant(&self.shared, Some(lease), ttl))
+        self.write(change::grant(self.maker(), Some(lease), ttl))
     }
 
     fn lease_keep_alive(
         &self,
         lease: LeaseId,
     ) -> impl Future<Output = Result<Answer<Duration>, WriteError>> + Send {
-        self.write(change::keep_alive(&self.shared, lease))
+        self.write(change::keep_alive(self.maker(), lease))
     }
 
     fn lease_revoke(&self, lease: LeaseId) -> impl Future<Output = Result<Answer<u64>, WriteError>> + Send {
-        self.write(change::revoke(&self.shared, lease))
+        self.write(change::revoke(self.maker(), lease))
     }
 
     fn compact(
         &self,
         revision: Revision,
     ) -> impl Future<Output = Result<Answer<Revision>, WriteError>> + Send {
-        self.write(change::compact(&self.shared, revision))
+        self.write(change::compact(self.maker(), revision))
     }
 
     async fn open_session(&self, options: SessionOptions) -> Result<Session, WriteError> {
@@ -359,28 +363,28 @@ impl ClientApi for EmbeddedClient {
         &self,
         key: impl AsRef<[u8]>,
     ) -> impl Future<Output = Result<Answer<Option<KeyValue>>, ReadError>> + Send {
-        self.get_at(self.default_level, Bytes::copy_from_slice(key.as_ref()))
+        self.get_at(self.default_level, Key::from(key.as_ref()))
     }
 
     fn get_linearizable(
         &self,
         key: impl AsRef<[u8]>,
     ) -> impl Future<Output = Result<Answer<Option<KeyValue>>, ReadError>> + Send {
-        self.get_at(ReadLevel::Linearizable, Bytes::copy_from_slice(key.as_ref()))
+        self.get_at(ReadLevel::Linearizable, Key::from(key.as_ref()))
     }
 
     fn get_lease(
         &self,
         key: impl AsRef<[u8]>,
     ) -> impl Future<Output = Result<Answer<Option<KeyValue>>, ReadError>> + Send {
-        self.get_at(ReadLevel::Lease, Bytes::copy_from_slice(key.as_ref()))
+        self.get_at(ReadLevel::Lease, Key::from(key.as_ref()))
     }
 
     fn get_eventual(
         &self,
         key: impl AsRef<[u8]>,
     ) -> impl Future<Output = Result<Answer<Option<KeyValue>>, ReadError>> + Send {
-        self.get_at(ReadLevel::Eventual, Bytes::copy_from_slice(key.as_ref()))
+        self.get_at(ReadLevel::Eventual, Key::from(key.as_ref()))
     }
 
     async fn get_multi(
@@ -407,10 +411,10 @@ impl ClientApi for EmbeddedClient {
         key: impl AsRef<[u8]>,
         revision: Revision,
     ) -> impl Future<Output = Result<Answer<Option<KeyValue>>, ReadError>> + Send {
-        let key = Bytes::copy_from_slice(key.as_ref());
+        let key = Key::from(key.as_ref());
         async move {
-            check_key(&self.shared, &key)?;
-            let answer = self.read_kept(|store| store.get_at(&key, revision)).await?;
+            check_key(&self.shared, key.as_slice())?;
+            let answer = self.read_kept(|store| store.get_at(key.as_slice(), revision)).await?;
             Ok(Answer { revision, ..answer })
         }
     }
@@ -425,10 +429,10 @@ impl ClientApi for EmbeddedClient {
         from: Revision,
         limit: usize,
     ) -> impl Future<Output = Result<Answer<Vec<(Revision, Event)>>, ReadError>> + Send {
-        let key = Bytes::copy_from_slice(key.as_ref());
+        let key = Key::from(key.as_ref());
         async move {
-            check_key(&self.shared, &key)?;
-            self.read_kept(|store| store.history(&key, from, limit)).await
+            check_key(&self.shared, key.as_slice())?;
+            self.read_kept(|store| store.history(key.as_slice(), from, limit)).await
         }
     }
 

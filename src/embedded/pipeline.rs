@@ -1,15 +1,13 @@
 //! [`Pipeline`]: many operations in flight from one thread.
 
 use super::call::{read_error, write_error};
-use super::change::{self, Change, written};
+use super::change::{self, Change, Maker, Sheet, written};
 use super::client::{check_key, look_now};
 use super::park::Parking;
 use crate::api::{Answer, ReadError, Swap, Uncertainty, WriteError};
-use crate::kv::{Attach, Expected, KeyRange, KeyValue, LeaseId, Presence, Reply, Txn, TxnReply};
+use crate::kv::{Attach, Expected, Key, KeyRange, KeyValue, LeaseId, Presence, Reply, Txn, TxnReply};
 use crate::runtime::mailbox::{Address, Handle};
 use crate::runtime::shared::{Failure, Outcome, Shared, Submission};
-use bytes::Bytes;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -48,8 +46,8 @@ pub struct Pipeline {
     mailbox: Handle<Outcome>,
     next: u64,
     in_flight: usize,
-    /// Keys of reads in flight, by number.
-    reads: BTreeMap<u64, Bytes>,
+    reads: Reads,
+    sheet: Sheet,
     batch: Vec<(u64, Outcome)>,
     parking: Parking,
 }
@@ -104,8 +102,16 @@ impl std::fmt::Debug for Pipeline {
 impl Pipeline {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let mailbox = shared.mailboxes.open();
-        let (reads, batch) = (BTreeMap::new(), Vec::new());
-        Self { shared, mailbox, next: 0, in_flight: 0, reads, batch, parking: Parking::default() }
+        Self {
+            shared,
+            mailbox,
+            next: 0,
+            in_flight: 0,
+            reads: Reads::default(),
+            sheet: Sheet::default(),
+            batch: Vec::new(),
+            parking: Parking::default(),
+        }
     }
 
     /// Sends a put; returns its number.
@@ -113,7 +119,7 @@ impl Pipeline {
     /// # Errors
     /// [`WriteError`], and then nothing was sent: `Busy` when the engine's queue is full.
     pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<u64, WriteError> {
-        self.propose(change::put(&self.shared, key.as_ref(), value.as_ref()))
+        self.propose(|maker| change::put(maker, key.as_ref(), value.as_ref()))
     }
 
     /// Sends a put that says what its key depends on, as
@@ -127,7 +133,7 @@ impl Pipeline {
         value: impl AsRef<[u8]>,
         attach: Attach,
     ) -> Result<u64, WriteError> {
-        self.propose(change::put_attached(&self.shared, key.as_ref(), value.as_ref(), attach))
+        self.propose(|maker| change::put_attached(maker, key.as_ref(), value.as_ref(), attach))
     }
 
     /// Sends a delete; returns its number.
@@ -135,7 +141,7 @@ impl Pipeline {
     /// # Errors
     /// [`WriteError`], and then nothing was sent: `Busy` when the engine's queue is full.
     pub fn delete(&mut self, key: impl AsRef<[u8]>) -> Result<u64, WriteError> {
-        self.propose(change::delete(&self.shared, key.as_ref()))
+        self.propose(|maker| change::delete(maker, key.as_ref()))
     }
 
     /// Sends the removal of all keys of a range; returns its number.
@@ -143,7 +149,7 @@ impl Pipeline {
     /// # Errors
     /// [`WriteError`], and then nothing was sent: `Busy` when the engine's queue is full.
     pub fn delete_range(&mut self, range: &KeyRange) -> Result<u64, WriteError> {
-        self.propose(change::delete_range(&self.shared, range))
+        self.propose(|maker| change::delete_range(maker, range))
     }
 
     /// Sends a compare-and-swap; returns its number.
@@ -156,7 +162,7 @@ impl Pipeline {
         expected: &Expected,
         new: impl AsRef<[u8]>,
     ) -> Result<u64, WriteError> {
-        self.propose(change::swap(&self.shared, key.as_ref(), expected, new.as_ref()))
+        self.propose(|maker| change::swap(maker, key.as_ref(), expected, new.as_ref()))
     }
 
     /// Sends a transaction; returns its number.
@@ -164,7 +170,7 @@ impl Pipeline {
     /// # Errors
     /// [`WriteError`], and then nothing was sent: `Busy` when the engine's queue is full.
     pub fn txn(&mut self, txn: &Txn) -> Result<u64, WriteError> {
-        self.propose(change::txn(&self.shared, txn))
+        self.propose(|maker| change::txn(maker, txn))
     }
 
     /// Sends a linearizable read; returns its number.
@@ -174,9 +180,12 @@ impl Pipeline {
     pub fn get(&mut self, key: impl AsRef<[u8]>) -> Result<u64, ReadError> {
         let key = key.as_ref();
         check_key(&self.shared, key)?;
-        let number = self.send(|address| Submission::Read { address }).map_err(read_error)?;
-        self.reads.insert(number, Bytes::copy_from_slice(key));
-        Ok(number)
+        let token = self.reads.put(self.next, Key::from(key));
+        let sent = self.send(token, |address| Submission::Read { address });
+        if sent.is_err() {
+            self.reads.take(token);
+        }
+        sent.map_err(read_error)
     }
 
     /// Operations whose answers have not been taken.
@@ -206,26 +215,29 @@ impl Pipeline {
             return Poll::Pending;
         }
         self.in_flight -= self.batch.len();
-        for (number, outcome) in self.batch.drain(..) {
-            let read = if self.reads.is_empty() { None } else { self.reads.remove(&number) };
-            let result = match read {
-                Some(key) => finish_read(&self.shared, &key, outcome),
-                None => finish_write(outcome),
-            };
-            into.push(Completion { number, result });
+        into.reserve(self.batch.len());
+        for (token, outcome) in self.batch.drain(..) {
+            into.push(match self.reads.take(token) {
+                Some((number, key)) => {
+                    Completion { number, result: finish_read(&self.shared, key.as_slice(), outcome) }
+                }
+                None => Completion { number: token, result: finish_write(outcome) },
+            });
         }
         Poll::Ready(())
     }
 
-    fn propose<T>(&mut self, change: Change<T>) -> Result<u64, WriteError> {
+    fn propose<T>(&mut self, change: impl FnOnce(Maker<'_>) -> Change<T>) -> Result<u64, WriteError> {
         // A reply says by itself what it answers.
-        let (command, _) = change.ready()?;
-        self.send(|address| Submission::Propose { address, command }).map_err(write_error)
+        let (command, _) = change(Maker::many(&self.shared, &mut self.sheet)).ready()?;
+        self.send(self.next, |address| Submission::Propose { address, command }).map_err(write_error)
     }
 
-    fn send(&mut self, ask: impl FnOnce(Address) -> Submission) -> Result<u64, Failure> {
+    /// `token` comes back with the answer: a write's number, or where a read is noted.
+    fn send(&mut self, token: u64, ask: impl FnOnce(Address) -> Submission) -> Result<u64, Failure> {
         let number = self.next;
-        let address = self.mailbox.reserve_collected(number);
+        assert!(number < Reads::TOKEN, "63 bits of operations do not run out");
+        let address = self.mailbox.reserve_collected(token);
         if let Err(failure) = self.shared.submit(ask(address)) {
             self.mailbox.release(address);
             return Err(failure);
@@ -233,6 +245,37 @@ impl Pipeline {
         self.next += 1;
         self.in_flight += 1;
         Ok(number)
+    }
+}
+
+/// The reads in flight: what is to be looked up once they may.
+#[derive(Default)]
+struct Reads {
+    slots: Vec<Option<(u64, Key)>>,
+    free: Vec<usize>,
+}
+
+impl Reads {
+    /// Set in the token of a read, never in a number.
+    const TOKEN: u64 = 1 << 63;
+
+    fn put(&mut self, number: u64, key: Key) -> u64 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[slot] = Some((number, key));
+        Self::TOKEN | slot as u64
+    }
+
+    /// The number and the key of the read that `token` stands for; `None` for a write's.
+    fn take(&mut self, token: u64) -> Option<(u64, Key)> {
+        if token & Self::TOKEN == 0 {
+            return None;
+        }
+        let slot = usize::try_from(token & !Self::TOKEN).expect("it was an index");
+        self.free.push(slot);
+        self.slots[slot].take()
     }
 }
 

@@ -126,7 +126,7 @@ impl SessionApi for Session {
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
     ) -> impl Future<Output = Result<Answer<()>, WriteError>> + Send {
-        self.once(change::put(self.client.shared(), key.as_ref(), value.as_ref()))
+        self.once(change::put(self.client.maker(), key.as_ref(), value.as_ref()))
     }
 
     fn put_attached(
@@ -135,15 +135,15 @@ impl SessionApi for Session {
         value: impl AsRef<[u8]>,
         attach: Attach,
     ) -> impl Future<Output = Result<Answer<Option<LeaseId>>, WriteError>> + Send {
-        self.once(change::put_attached(self.client.shared(), key.as_ref(), value.as_ref(), attach))
+        self.once(change::put_attached(self.client.maker(), key.as_ref(), value.as_ref(), attach))
     }
 
     fn delete(&self, key: impl AsRef<[u8]>) -> impl Future<Output = Result<Answer<bool>, WriteError>> + Send {
-        self.once(change::delete(self.client.shared(), key.as_ref()))
+        self.once(change::delete(self.client.maker(), key.as_ref()))
     }
 
     fn delete_range(&self, range: KeyRange) -> impl Future<Output = Result<Answer<u64>, WriteError>> + Send {
-        self.once(change::delete_range(self.client.shared(), &range))
+        self.once(change::delete_range(self.client.maker(), &range))
     }
 
     fn compare_and_swap(
@@ -152,7 +152,7 @@ impl SessionApi for Session {
         expected: Expected,
         new: impl AsRef<[u8]>,
     ) -> impl Future<Output = Result<Answer<Swap>, WriteError>> + Send {
-        self.once(change::swap(self.client.shared(), key.as_ref(), &expected, new.as_ref()))
+        self.once(change::swap(self.client.maker(), key.as_ref(), &expected, new.as_ref()))
     }
 
     fn compare_and_swap_attached(
@@ -162,15 +162,15 @@ impl SessionApi for Session {
         new: impl AsRef<[u8]>,
         attach: Attach,
     ) -> impl Future<Output = Result<Answer<AttachedSwap>, WriteError>> + Send {
-        self.once(change::swap_attached(self.client.shared(), key.as_ref(), &expected, new.as_ref(), attach))
+        self.once(change::swap_attached(self.client.maker(), key.as_ref(), &expected, new.as_ref(), attach))
     }
 
     fn txn(&self, txn: Txn) -> impl Future<Output = Result<Answer<TxnReply>, WriteError>> + Send {
-        self.once(change::txn(self.client.shared(), &txn))
+        self.once(change::txn(self.client.maker(), &txn))
     }
 
     fn lease_grant(&self, ttl: Duration) -> impl Future<Output = Result<Answer<LeaseId>, WriteError>> + Send {
-        self.once(change::grant(self.client.shared(), None, ttl))
+        self.once(change::grant(self.client.maker(), None, ttl))
     }
 
     fn lease_grant_as(
@@ -178,18 +178,18 @@ impl SessionApi for Session {
         lease: LeaseId,
         ttl: Duration,
     ) -> impl Future<Output = Result<Answer<LeaseId>, WriteError>> + Send {
-        self.once(change::grant(self.client.shared(), Some(lease), ttl))
+        self.once(change::grant(self.client.maker(), Some(lease), ttl))
     }
 
     fn lease_keep_alive(
         &self,
         lease: LeaseId,
     ) -> impl Future<Output = Result<Answer<Duration>, WriteError>> + Send {
-        self.once(change::keep_alive(self.client.shared(), lease))
+        self.once(change::keep_alive(self.client.maker(), lease))
     }
 
     fn lease_revoke(&self, lease: LeaseId) -> impl Future<Output = Result<Answer<u64>, WriteError>> + Send {
-        self.once(change::revoke(self.client.shared(), lease))
+        self.once(change::revoke(self.client.maker(), lease))
     }
 
     async fn close(self) -> Result<(), WriteError> {
@@ -374,7 +374,7 @@ mod tests {
     fn a_second_try_is_answered_like_the_first_and_changes_nothing() {
         on_both(|client| async move {
             let session = client.open_session(SessionOptions::default()).await.expect("opened");
-            let swap = change::swap(client.shared(), b"k", &Expected::Absent, b"mine");
+            let swap = change::swap(client.maker(), b"k", &Expected::Absent, b"mine");
             let (swap, _) = swap.ready().expect("short");
             let number = Number::take(&session);
             let (first, _) = client.propose(number.stamped(&swap)).await.expect("answered");
@@ -394,7 +394,7 @@ mod tests {
     fn a_call_that_was_dropped_is_given_up() {
         on_both(|client| async move {
             let session = client.open_session(SessionOptions::default()).await.expect("opened");
-            let (put, _) = change::put(client.shared(), b"k", b"late").ready().expect("short");
+            let (put, _) = change::put(client.maker(), b"k", b"late").ready().expect("short");
             let number = Number::take(&session);
             let late = number.stamped(&put);
             drop(number);
@@ -434,7 +434,7 @@ mod tests {
             let timeout = Duration::from_millis(10);
             let session = client.open_session(options(timeout)).await.expect("opened");
             let number = Number::take(&session);
-            let (put, _) = change::put(client.shared(), b"k", b"1").ready().expect("short");
+            let (put, _) = change::put(client.maker(), b"k", b"1").ready().expect("short");
             let command = number.stamped(&put);
             client.propose(command.clone()).await.expect("its answer is lost");
             outlive(&client, timeout).await;

@@ -2,6 +2,7 @@
 //! expiry is one for each lease.
 
 use super::command::{CommandError, ExpectedRef, RangeRef};
+use super::key::find;
 use super::lease::{Attach, LeaseError, LeaseId};
 use super::range::DELETE_KEYS;
 use super::reply::Reply;
@@ -62,7 +63,7 @@ impl Store {
     /// How many keys are in a range, counted no further than `most`.
     pub(super) fn count_up_to(&self, range: RangeRef<'_>, most: usize) -> usize {
         match range.single() {
-            Some(key) => usize::from(self.entries.contains_key(key)),
+            Some(key) => usize::from(find(&self.entries, key).is_some()),
             None => self.entries.range::<[u8], _>(range.bounds()).take(most).count(),
         }
     }

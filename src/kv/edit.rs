@@ -2,12 +2,12 @@
 
 use super::entry::{Entry, KeyValue, Revision};
 use super::history::{Before, Left, Position};
-use super::key::Key;
+use super::key::{Key, find, take};
 use super::lease::{Attach, LeaseError, LeaseId};
 use super::past::PageLimits;
 use super::range::{KeyRange, RangePage, RangeQuery};
 use super::store::Store;
-use bytes::{BufMut, Bytes};
+use bytes::BufMut;
 use std::collections::{BTreeMap, btree_map};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -48,7 +48,8 @@ impl Store {
                     self.leases.check_more(made)?;
                 }
                 Attach::Lease(lease) => {
-                    let has_it = self.entries.get(key).is_some_and(|entry| entry.lease() == Some(lease));
+                    let has_it =
+                        find(&self.entries, key).is_some_and(|(_, entry)| entry.lease() == Some(lease));
                     let more = attached.entry(lease).or_default();
                     *more += usize::from(!has_it);
                     self.leases.check_room(lease, *more)?;
@@ -73,19 +74,16 @@ impl Edit<'_> {
             }
         };
         let (revision, change) = (self.revision, store.history.end());
-        // The bytes are copied: a part of the frame they came in would keep all of the frame alive.
-        let stored = Bytes::copy_from_slice(value);
-        store.bytes += stored.len() as u64;
-        let (create_revision, modify_revision) = (revision, revision);
-        let entry =
-            Entry { value: stored, create_revision, modify_revision, version: 1, lease: named, change };
+        store.bytes += value.len() as u64;
+        let mut entry = Entry::first(store.history.spare().store(key, value), revision, named, change);
         let (stored_key, before, lease) = match store.entries.entry(Key::from(key)) {
             btree_map::Entry::Occupied(mut slot) => {
                 let former = slot.get();
                 let lease = if attach == Attach::Keep { former.lease } else { named };
-                let (create_revision, version) = (former.create_revision, former.version + 1);
-                let before = slot.insert(Entry { create_revision, version, lease, ..entry });
-                store.bytes -= before.value.len() as u64;
+                (entry.create_revision, entry.version) = (former.create_revision, former.version + 1);
+                entry.lease = lease;
+                let before = slot.insert(entry);
+                store.bytes -= before.value_bytes() as u64;
                 (slot.key().clone(), Before::Present(before), lease)
             }
             btree_map::Entry::Vacant(slot) => {
@@ -118,7 +116,7 @@ impl Edit<'_> {
 
     /// Removes `key`; whether it was there.
     pub fn delete(&mut self, key: &[u8]) -> bool {
-        let Some((key, before)) = self.store.entries.remove_entry(key) else { return false };
+        let Some((key, before)) = take(&mut self.store.entries, key) else { return false };
         self.reattach(&key, before.lease, 0);
         self.removed(key, before);
         true
@@ -135,7 +133,7 @@ impl Edit<'_> {
 
     fn removed(&mut self, key: Key, before: Entry) {
         self.take(Effect::Remove { key: key.as_slice() });
-        self.store.bytes -= (key.as_slice().len() + before.value.len()) as u64;
+        self.store.bytes -= (key.as_slice().len() + before.value_bytes()) as u64;
         self.store.history.push(self.revision, key, Before::Present(before), Left::Nothing);
     }
 

@@ -3,7 +3,7 @@
 use super::history::Position;
 use super::key::Key;
 use super::lease::LeaseId;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::fmt;
 
 /// The number of a change. Dense, unique and rising in the order of application; an empty store is at 1.
@@ -30,7 +30,8 @@ impl fmt::Display for Revision {
     }
 }
 
-/// A key with what is stored under it. Cloning shares the bytes.
+/// A key with what is stored under it. Cloning shares the bytes. Key and value may share a buffer of the store, which is
+/// kept as long as one of them is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {
     /// The key.
@@ -47,10 +48,55 @@ pub struct KeyValue {
     pub lease: Option<LeaseId>,
 }
 
+/// A key and its value in a buffer of their own.
+pub(super) struct Stored {
+    bytes: Bytes,
+    key_length: u32,
+}
+
+/// Buffers that were let go of, for the next ones: a store that keeps its size allocates nothing for a put.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Spare(Vec<BytesMut>);
+
+impl Spare {
+    /// More are not kept, nor larger ones: what it saves is the same for any size.
+    const KEPT: usize = 8;
+    const LARGEST: usize = 4 << 10;
+
+    /// Takes a buffer back, unless somebody still reads it.
+    pub fn give(&mut self, bytes: Bytes) {
+        if self.0.len() < Self::KEPT
+            && bytes.len() <= Self::LARGEST
+            && let Ok(buffer) = bytes.try_into_mut()
+        {
+            self.0.push(buffer);
+        }
+    }
+
+    /// A copy of both. A part of the frame that they came in would keep all of the frame alive.
+    pub fn store(&mut self, key: &[u8], value: &[u8]) -> Stored {
+        let length = key.len() + value.len();
+        // Only a full buffer becomes `Bytes` without a word to somebody's allocator.
+        let mut buffer = match self.0.pop() {
+            Some(mut buffer) if buffer.capacity() == length => {
+                buffer.clear();
+                buffer
+            }
+            _ => BytesMut::with_capacity(length),
+        };
+        buffer.extend_from_slice(key);
+        buffer.extend_from_slice(value);
+        let key_length = u32::try_from(key.len()).expect("the store's limits are below 4 GiB");
+        Stored { bytes: buffer.freeze(), key_length }
+    }
+}
+
 /// What the store has under a key, now or before a change.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    pub value: Bytes,
+    /// The key and behind it the value: whoever reads both gets parts of one buffer, and nothing is allocated for that.
+    bytes: Bytes,
+    key_length: u32,
     pub create_revision: Revision,
     pub modify_revision: Revision,
     pub version: u64,
@@ -61,19 +107,46 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// A key that is put for the first time.
+    pub fn first(stored: Stored, revision: Revision, lease: u64, change: Position) -> Self {
+        let Stored { bytes, key_length } = stored;
+        let (create_revision, modify_revision) = (revision, revision);
+        Self { bytes, key_length, create_revision, modify_revision, version: 1, lease, change }
+    }
+
+    pub fn value(&self) -> &[u8] {
+        &self.bytes[self.key_length as usize..]
+    }
+
+    pub fn value_bytes(&self) -> usize {
+        self.bytes.len() - self.key_length as usize
+    }
+
+    /// Its buffer, to be used again if nobody else holds it.
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
     pub fn lease(&self) -> Option<LeaseId> {
         (self.lease != 0).then_some(LeaseId(self.lease))
     }
 
     pub fn with_key(&self, key: &Key) -> KeyValue {
-        KeyValue { value: self.value.clone(), ..self.without_value(key) }
+        let length = self.key_length as usize;
+        assert_eq!(key.as_slice().len(), length, "an entry is of its key");
+        self.told(self.bytes.slice(..length), self.bytes.slice(length..))
     }
 
     /// The same with an empty value.
     pub fn without_value(&self, key: &Key) -> KeyValue {
+        // A copy: the key alone shall not keep the value.
+        self.told(Bytes::copy_from_slice(key.as_slice()), Bytes::new())
+    }
+
+    fn told(&self, key: Bytes, value: Bytes) -> KeyValue {
         KeyValue {
-            key: Bytes::copy_from_slice(key.as_slice()),
-            value: Bytes::new(),
+            key,
+            value,
             create_revision: self.create_revision,
             modify_revision: self.modify_revision,
             version: self.version,

@@ -12,7 +12,7 @@
 //!
 //! Deliberately not here: the newest state, which is the store's.
 
-use super::entry::{Entry, Revision};
+use super::entry::{Entry, Revision, Spare};
 use super::event::RevisionError;
 use super::key::Key;
 use super::time::LogTime;
@@ -111,7 +111,7 @@ impl Record {
     }
 
     fn bytes(&self) -> u64 {
-        let value = self.before().map_or(0, |entry| entry.value.len());
+        let value = self.before().map_or(0, |entry| entry.value_bytes());
         (size_of::<Self>() + self.key.as_slice().len() + value) as u64
     }
 }
@@ -133,6 +133,8 @@ pub(super) struct History {
     retention: Retention,
     /// Log times with the revision that the store had come to by then.
     marks: VecDeque<(LogTime, Revision)>,
+    /// Of the values that were let go of.
+    spare: Spare,
 }
 
 impl History {
@@ -146,7 +148,13 @@ impl History {
             compacted: Revision::EMPTY,
             retention,
             marks: VecDeque::new(),
+            spare: Spare::default(),
         }
+    }
+
+    /// Buffers for what is put next.
+    pub fn spare(&mut self) -> &mut Spare {
+        &mut self.spare
     }
 
     pub fn set_retention(&mut self, retention: Retention) {
@@ -302,6 +310,9 @@ impl History {
             assert_eq!(position, Some(self.first), "a key that is gone is known by its deletion");
         }
         self.first.0 += 1;
+        if let Before::Present(entry) = record.before {
+            self.spare.give(entry.into_bytes());
+        }
     }
 
     /// What was there at `at`, given what is there now. Goes back along the key's records.

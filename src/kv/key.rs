@@ -3,6 +3,7 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// As many as fit where a long key has its pointer, length and padding, with 24 bytes in all.
@@ -10,7 +11,7 @@ const INLINE: usize = 22;
 
 /// Ordered by its bytes, as `Borrow` demands. The history names the same keys again and again: a clone shares a long one.
 #[derive(Clone, Debug)]
-pub(super) enum Key {
+pub(crate) enum Key {
     Short { length: u8, bytes: [u8; INLINE] },
     Long(Arc<[u8]>),
 }
@@ -24,6 +25,16 @@ impl Key {
     }
 }
 
+/// What is stored under `key`.
+pub(super) fn find<'a, V>(map: &'a BTreeMap<Key, V>, key: &[u8]) -> Option<(&'a Key, &'a V)> {
+    if key.len() <= INLINE { map.get_key_value(&Key::from(key)) } else { map.get_key_value(key) }
+}
+
+/// Removes what is stored under `key`.
+pub(super) fn take<V>(map: &mut BTreeMap<Key, V>, key: &[u8]) -> Option<(Key, V)> {
+    if key.len() <= INLINE { map.remove_entry(&Key::from(key)) } else { map.remove_entry(key) }
+}
+
 impl From<&[u8]> for Key {
     fn from(key: &[u8]) -> Self {
         match u8::try_from(key.len()) {
@@ -34,6 +45,12 @@ impl From<&[u8]> for Key {
             }
             _ => Self::Long(key.into()),
         }
+    }
+}
+
+impl AsRef<[u8]> for Key {
+    fn as_ref(&self) -> &[u8] {
+        self.as_slice()
     }
 }
 
@@ -59,7 +76,14 @@ impl PartialOrd for Key {
 
 impl Ord for Key {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.as_slice().cmp(other.as_slice())
+        match (self, other) {
+            // A length that the compiler knows needs no call. Behind a key come zeros: of two that differ only in those,
+            // one begins with the other.
+            (Self::Short { length, bytes }, Self::Short { length: other_length, bytes: other }) => {
+                bytes.cmp(other).then(length.cmp(other_length))
+            }
+            _ => self.as_slice().cmp(other.as_slice()),
+        }
     }
 }
 
@@ -78,11 +102,19 @@ mod tests {
                 key
             }));
         }
+        keys.extend([&b"a\0"[..], b"a\0\0", b"\0\0", b"a\0b", b"ab"].map(<[u8]>::to_vec));
         for a in &keys {
             assert_eq!(Key::from(&a[..]).as_slice(), a);
             for b in &keys {
                 assert_eq!(Key::from(&a[..]).cmp(&Key::from(&b[..])), a.cmp(b));
             }
         }
+        let map: BTreeMap<Key, usize> =
+            keys.iter().enumerate().map(|(n, key)| (Key::from(&key[..]), n)).collect();
+        for key in &keys {
+            let (found, &number) = find(&map, key).expect("every key is found");
+            assert_eq!((found.as_slice(), &keys[number]), (&key[..], key));
+        }
+        assert_eq!(find(&map, b"a\0\0\0"), None);
     }
 }

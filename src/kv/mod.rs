@@ -71,6 +71,7 @@ pub use command::{
 };
 pub use event::{Event, Events, RevisionError};
 pub use history::Retention;
+pub(crate) use key::Key;
 pub use lease::{Attach, LEASE_TTL, LeaseError, LeaseId, LeaseLimits, LeaseStatus};
 pub use range::{
     COUNT_KEYS, DELETE_KEYS, KeyRange, Order, PAGE_BYTES, PAGE_KEYS, RangePage, RangeQuery, Select,

@@ -5,7 +5,7 @@
 use super::entry::{Entry, KeyValue, Revision};
 use super::event::{Event, RevisionError};
 use super::history::{History, Left, Position, Record};
-use super::key::Key;
+use super::key::{Key, find};
 use super::range::{COUNT_KEYS, Order, PAGE_BYTES, PAGE_KEYS, RangePage, RangeQuery, Select};
 use super::store::{Page, Store};
 use bytes::Bytes;
@@ -56,7 +56,7 @@ impl<'a> Change<'a> {
 
     /// Bytes of its event with everything in it.
     fn bytes(&self) -> usize {
-        let value = |entry: Option<&Entry>| entry.map_or(0, |entry| entry.value.len());
+        let value = |entry: Option<&Entry>| entry.map_or(0, |entry| entry.value_bytes());
         self.key().len() + value(self.record.before()) + value(self.after())
     }
 }
@@ -78,7 +78,7 @@ impl Store {
     /// What is stored under `key`.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<KeyValue> {
-        self.entries.get_key_value(key).map(|(key, entry)| entry.with_key(key))
+        find(&self.entries, key).map(|(key, entry)| entry.with_key(key))
     }
 
     /// What is stored under each of `keys`, in their order, all at the store's one revision.
@@ -115,7 +115,7 @@ impl Store {
     /// ```
     pub fn get_at(&self, key: &[u8], revision: Revision) -> Result<Option<KeyValue>, RevisionError> {
         let at = self.readable(revision)?;
-        let (key, found) = if let Some((key, now)) = self.entries.get_key_value(key) {
+        let (key, found) = if let Some((key, now)) = find(&self.entries, key) {
             (key, self.history.entry_at(now, at))
         } else if let Some((key, &deletion)) = self.history.gone().get_key_value(key) {
             (key, self.history.gone_at(deletion, at))
@@ -177,7 +177,7 @@ impl Store {
             last = Some(key);
             match query.select {
                 Select::Whole => {
-                    bytes += key.as_slice().len() + entry.value.len();
+                    bytes += key.as_slice().len() + entry.value_bytes();
                     page.items.push(entry.with_key(key));
                 }
                 Select::KeysOnly => {
@@ -255,7 +255,7 @@ impl Store {
             if items.len() == limit || bytes >= PAGE_BYTES {
                 return Page { items, more: true };
             }
-            bytes += key.as_slice().len() + entry.value.len();
+            bytes += key.as_slice().len() + entry.value_bytes();
             items.push(entry.with_key(key));
         }
         Page { items, more: false }
@@ -292,8 +292,8 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<(Revision, Event)>, RevisionError> {
         self.tellable(from)?;
-        let newest = match self.entries.get(key) {
-            Some(now) => now.change,
+        let newest = match find(&self.entries, key) {
+            Some((_, now)) => now.change,
             None => self.history.gone().get(key).copied().unwrap_or(Position::NONE),
         };
         let limit = limit.clamp(1, PAGE_KEYS);

@@ -8,7 +8,7 @@ use super::edit::Effect;
 use super::entry::Entry;
 pub use super::entry::{KeyValue, Revision};
 use super::history::{History, Retention};
-use super::key::Key;
+use super::key::{Key, find};
 use super::lease::{Attach, LeaseLimits, Leases};
 use super::reply::{Presence, Reply};
 use super::session::{SessionLimits, Sessions, Stamp, Verdict};
@@ -186,9 +186,9 @@ impl Store {
     }
 
     pub(super) fn is_as_expected(&self, key: &[u8], expected: ExpectedRef<'_>) -> bool {
-        match (expected, self.entries.get(key)) {
+        match (expected, find(&self.entries, key).map(|(_, entry)| entry)) {
             (ExpectedRef::Absent, None) => true,
-            (ExpectedRef::Value(value), Some(entry)) => entry.value == value,
+            (ExpectedRef::Value(value), Some(entry)) => entry.value() == value,
             (ExpectedRef::Revision(revision), Some(entry)) => entry.modify_revision == revision,
             (ExpectedRef::Absent, Some(_)) | (ExpectedRef::Value(_) | ExpectedRef::Revision(_), None) => {
                 false

@@ -78,8 +78,10 @@ pub fn run(
     limit: Limit,
     switches: Switches<'_>,
 ) -> Result<Ended, String> {
-    let limits =
-        format!("ulimit -c 0 && ulimit -v {MEMORY_KIB} && ulimit -S -t {} && exec \"$@\"", limit.cpu.as_secs());
+    let limits = format!(
+        "ulimit -c 0 && ulimit -v {MEMORY_KIB} && ulimit -S -t {} && exec \"$@\"",
+        limit.cpu.as_secs()
+    );
     let mut command = Command::new("sh");
     command.args(["-c", &limits, "sh"]).arg(&judge.program).args(arguments);
     match switches {

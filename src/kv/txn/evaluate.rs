@@ -4,6 +4,7 @@ use super::{OpReply, Relation, TXN_COMPARED_KEYS, TXN_READ_KEYS, TXN_REPLY_BYTES
 use crate::kv::command::{CommandError, CompareRef, OpRef, RangeRef, TargetRef, TxnRef};
 use crate::kv::edit::Edit;
 use crate::kv::entry::{Entry, KeyValue};
+use crate::kv::key::find;
 use crate::kv::lease::Attach;
 use crate::kv::past::PageLimits;
 use crate::kv::range::{COUNT_KEYS, DELETE_KEYS, PAGE_KEYS, RangePage, RangeQuery, Select};
@@ -144,7 +145,7 @@ impl CompareRef<'_> {
     fn holds(&self, store: &Store, sight: &mut Sight) -> Result<bool, CommandError> {
         if let Some(key) = self.range.single() {
             sight.see()?;
-            return Ok(self.met_by(store.entries.get(key)));
+            return Ok(self.met_by(find(&store.entries, key).map(|(_, entry)| entry)));
         }
         let mut entries =
             store.entries.range::<[u8], _>(self.range.bounds()).map(|(_, entry)| entry).peekable();
@@ -164,7 +165,7 @@ impl CompareRef<'_> {
         let number = |of: fn(&Entry) -> u64, named: u64| entry.map_or(0, of).cmp(&named);
         let order = match self.target {
             TargetRef::Value(value) => match entry {
-                Some(entry) => entry.value[..].cmp(value),
+                Some(entry) => entry.value().cmp(value),
                 // It equals nothing, and is neither greater nor less.
                 None => return self.relation == Relation::NotEqual,
             },
