@@ -13,6 +13,7 @@ mod leader;
 mod membership;
 mod park;
 mod pipeline;
+mod reads;
 mod session;
 mod watch;
 

@@ -2,8 +2,9 @@
 
 use super::call::{read_error, write_error};
 use super::change::{self, Change, Maker, Sheet, written};
-use super::client::{check_key, look_now};
+use super::client::check_key;
 use super::park::Parking;
+use super::reads::{Group, Place, Reads};
 use crate::api::{Answer, ReadError, Swap, Uncertainty, WriteError};
 use crate::kv::{Attach, Expected, Key, KeyRange, KeyValue, LeaseId, Presence, Reply, Txn, TxnReply};
 use crate::runtime::mailbox::{Address, Handle};
@@ -180,12 +181,22 @@ impl Pipeline {
     pub fn get(&mut self, key: impl AsRef<[u8]>) -> Result<u64, ReadError> {
         let key = key.as_ref();
         check_key(&self.shared, key)?;
-        let token = self.reads.put(self.next, Key::from(key));
-        let sent = self.send(token, |address| Submission::Read { address });
-        if sent.is_err() {
-            self.reads.take(token);
+        match self.reads.place(self.next, Key::from(key)) {
+            Place::Joined => Ok(self.sent()),
+            Place::Ask { token, question } => {
+                let sent = self.send(token, |address| Submission::Reads { address, question });
+                if sent.is_err() {
+                    self.take_back(token);
+                }
+                sent.map_err(read_error)
+            }
         }
-        sent.map_err(read_error)
+    }
+
+    /// A question that was not asked had one read.
+    fn take_back(&mut self, token: u64) {
+        let group = self.reads.take(token).expect("it was just placed");
+        self.reads.give_back(token, group);
     }
 
     /// Operations whose answers have not been taken.
@@ -214,16 +225,17 @@ impl Pipeline {
         if self.mailbox.poll_collected(&mut self.batch, cx).is_pending() {
             return Poll::Pending;
         }
-        self.in_flight -= self.batch.len();
-        into.reserve(self.batch.len());
+        let before = into.len();
         for (token, outcome) in self.batch.drain(..) {
-            into.push(match self.reads.take(token) {
-                Some((number, key)) => {
-                    Completion { number, result: finish_read(&self.shared, key.as_slice(), outcome) }
+            match self.reads.take(token) {
+                Some(group) => {
+                    finish_reads(&self.shared, &group, outcome, into);
+                    self.reads.give_back(token, group);
                 }
-                None => Completion { number: token, result: finish_write(outcome) },
-            });
+                None => into.push(Completion { number: token, result: finish_write(outcome) }),
+            }
         }
+        self.in_flight -= into.len() - before;
         Poll::Ready(())
     }
 
@@ -235,47 +247,21 @@ impl Pipeline {
 
     /// `token` comes back with the answer: a write's number, or where a read is noted.
     fn send(&mut self, token: u64, ask: impl FnOnce(Address) -> Submission) -> Result<u64, Failure> {
-        let number = self.next;
-        assert!(number < Reads::TOKEN, "63 bits of operations do not run out");
+        assert!(self.next < Reads::TOKEN, "63 bits of operations do not run out");
         let address = self.mailbox.reserve_collected(token);
         if let Err(failure) = self.shared.submit(ask(address)) {
             self.mailbox.release(address);
             return Err(failure);
         }
+        Ok(self.sent())
+    }
+
+    /// The number of an operation that is on its way.
+    fn sent(&mut self) -> u64 {
+        let number = self.next;
         self.next += 1;
         self.in_flight += 1;
-        Ok(number)
-    }
-}
-
-/// The reads in flight: what is to be looked up once they may.
-#[derive(Default)]
-struct Reads {
-    slots: Vec<Option<(u64, Key)>>,
-    free: Vec<usize>,
-}
-
-impl Reads {
-    /// Set in the token of a read, never in a number.
-    const TOKEN: u64 = 1 << 63;
-
-    fn put(&mut self, number: u64, key: Key) -> u64 {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() - 1
-        });
-        self.slots[slot] = Some((number, key));
-        Self::TOKEN | slot as u64
-    }
-
-    /// The number and the key of the read that `token` stands for; `None` for a write's.
-    fn take(&mut self, token: u64) -> Option<(u64, Key)> {
-        if token & Self::TOKEN == 0 {
-            return None;
-        }
-        let slot = usize::try_from(token & !Self::TOKEN).expect("it was an index");
-        self.free.push(slot);
-        self.slots[slot].take()
+        number
     }
 }
 
@@ -298,10 +284,27 @@ fn finish_write(outcome: Outcome) -> Result<Completed, PipelineError> {
     })
 }
 
-fn finish_read(shared: &Shared, key: &[u8], outcome: Outcome) -> Result<Completed, PipelineError> {
+/// Reads made under one lock: so few that the loop never waits long for it.
+const LOOKS: usize = 64;
+
+fn finish_reads(shared: &Shared, group: &Group, outcome: Outcome, into: &mut Vec<Completion>) {
     match outcome {
-        Outcome::Readable => Ok(Completed::Get(look_now(shared, |store| store.get(key)))),
-        Outcome::Failed(failure) => Err(read_error(failure).into()),
+        Outcome::Readable => {
+            for part in group.chunks(LOOKS) {
+                let store = shared.store.read();
+                let (revision, durability) = (store.revision(), shared.durability);
+                into.extend(part.iter().map(|(number, key)| {
+                    let value = store.get(key.as_slice());
+                    let answer = Answer { value, revision, durability };
+                    Completion { number: *number, result: Ok(Completed::Get(answer)) }
+                }));
+            }
+        }
+        Outcome::Failed(failure) => into.extend(
+            group
+                .iter()
+                .map(|&(number, _)| Completion { number, result: Err(read_error(failure.clone()).into()) }),
+        ),
         other => unreachable!("a read is answered with leave to read, not {other:?}"),
     }
 }

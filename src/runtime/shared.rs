@@ -23,6 +23,8 @@ pub(crate) enum Submission {
     Propose { address: Address, command: Bytes },
     /// Leave to read the store linearizably.
     Read { address: Address },
+    /// The same, for all reads that begin before it is taken.
+    Reads { address: Address, question: Arc<Question> },
     /// Leadership to somebody else.
     Transfer { address: Address, to: NodeId },
     /// A word when it is that late.
@@ -39,11 +41,33 @@ impl Submission {
         match *self {
             Self::Propose { address, .. }
             | Self::Read { address }
+            | Self::Reads { address, .. }
             | Self::Transfer { address, .. }
             | Self::Alarm { address, .. }
             | Self::Disarm { address, .. }
             | Self::Status { address } => address,
         }
+    }
+}
+
+/// Whether more reads may join a question that waits to be taken.
+#[derive(Debug, Default)]
+pub(crate) struct Question(AtomicBool);
+
+impl Question {
+    /// Before it is handed over.
+    pub(crate) fn open(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// If so, a read that begins now is covered by the answer.
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// From here on nobody joins. An exchange, not a store: it is seen everywhere before what follows it is done.
+    pub(crate) fn close(&self) {
+        self.0.swap(false, Ordering::SeqCst);
     }
 }
 
@@ -235,7 +259,11 @@ impl Shared {
 
     /// The next call to take.
     pub(crate) fn next_submission(&self) -> Option<Submission> {
-        self.submissions.pop()
+        let submission = self.submissions.pop()?;
+        if let Submission::Reads { question, .. } = &submission {
+            question.close();
+        }
+        Some(submission)
     }
 
     /// Whether calls wait to be taken, or the loop is asked to end.

@@ -200,7 +200,9 @@ impl<D: Disk> Loop<D> {
                 Submission::Propose { command, .. } => {
                     self.node.handle(now, Input::Propose { ticket, command })
                 }
-                Submission::Read { .. } => self.node.handle(now, Input::Read { ticket }),
+                Submission::Read { .. } | Submission::Reads { .. } => {
+                    self.node.handle(now, Input::Read { ticket })
+                }
                 Submission::Transfer { to, .. } => {
                     self.node.handle(now, Input::TransferLeadership { ticket, to })
                 }
