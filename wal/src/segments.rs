@@ -102,15 +102,28 @@ impl Maker {
             .truncate(blocks == Blocks::New)
             .mode(0o600)
             .open(self.directory.join(SPARE_NAME))?;
-        let zeros = vec![0; ZEROS.min(usize::try_from(bytes).unwrap_or(ZEROS))];
+        // Past the cache where that can be had: no pages to fill and to write back, all at once, beside the log's own writes.
+        #[cfg(target_os = "linux")]
+        let mut direct = crate::linux::bypass_cache(&file);
+        let memory = vec![0; ZEROS.min(usize::try_from(bytes).unwrap_or(ZEROS)) + BLOCK];
+        let zeros = &memory[memory.as_ptr().align_offset(BLOCK)..];
+        let zeros = &zeros[..memory.len() - BLOCK];
         let mut at = 0;
         while at < bytes {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(io::ErrorKind::Interrupted.into());
             }
             let chunk = zeros.len().min(usize::try_from(bytes - at).unwrap_or(zeros.len()));
-            file.write_all_at(&zeros[..chunk], at)?;
-            at += chunk as u64;
+            match file.write_all_at(&zeros[..chunk], at) {
+                Ok(()) => at += chunk as u64,
+                // Some file systems take the flag, and then no write with it.
+                #[cfg(target_os = "linux")]
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput && direct => {
+                    direct = false;
+                    crate::linux::use_cache(&file)?;
+                }
+                Err(error) => return Err(error),
+            }
         }
         assert_eq!(at, bytes, "zeros up to the last block: an unwritten one would cost a second flush");
         file.sync_all()?;

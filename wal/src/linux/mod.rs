@@ -127,6 +127,16 @@ fn set_caching(file: &File, caching: Caching) -> io::Result<()> {
     Ok(rustix::fs::fcntl_setfl(file, flags)?)
 }
 
+/// Writes to this file from aligned memory go past the page cache from here on; `false` where that cannot be had.
+pub(crate) fn bypass_cache(file: &File) -> bool {
+    make_direct(file, "").is_ok()
+}
+
+/// They go through it again.
+pub(crate) fn use_cache(file: &File) -> io::Result<()> {
+    set_caching(file, Caching::Used)
+}
+
 /// Asks the kernel whether whole aligned blocks are enough for direct I/O on this file, and turns it on.
 fn make_direct(file: &File, name: &str) -> Result<(), Refusal> {
     let refuse = |what: String| Err(Refusal::Direct { file: name.to_owned(), what });
