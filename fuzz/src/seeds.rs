@@ -153,7 +153,7 @@ pub fn reply() -> Seeds {
         ("deleted", Reply::Deleted { revision, before: Presence::Present }),
         ("not-there", Reply::Deleted { revision, before: Presence::Absent }),
         ("swapped", Reply::Swapped { revision }),
-        ("not-swapped", Reply::NotSwapped { revision, current: Some(current) }),
+        ("not-swapped", Reply::NotSwapped { revision, current: Some(Box::new(current)) }),
         ("not-swapped-absent", Reply::NotSwapped { revision, current: None }),
         ("refused", Reply::Refused(CommandError::KeyTooLong { limit: 10, found: 11 })),
         ("session-opened", Reply::SessionOpened { revision, session: SessionId(3) }),

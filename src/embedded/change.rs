@@ -155,7 +155,7 @@ pub(super) fn swap(maker: Maker<'_>, key: &[u8], expected: &Expected, new: &[u8]
     let write = |out: &mut BytesMut| kv::encode_compare_and_swap(key, expected.as_ref(), new, out);
     encode(maker, length, write, |reply| match reply {
         Reply::Swapped { .. } => Some(Swap::Done),
-        Reply::NotSwapped { current, .. } => Some(Swap::Refused { current }),
+        Reply::NotSwapped { current, .. } => Some(Swap::Refused { current: current.map(|current| *current) }),
         _ => None,
     })
 }
@@ -171,7 +171,9 @@ pub(super) fn swap_attached(
     let write = |out: &mut BytesMut| kv::encode_swap_attached(key, expected.as_ref(), new, attach, out);
     encode(maker, length, write, |reply| match reply {
         Reply::SwappedAttached { lease, .. } => Some(AttachedSwap::Done { lease }),
-        Reply::NotSwapped { current, .. } => Some(AttachedSwap::Refused { current }),
+        Reply::NotSwapped { current, .. } => {
+            Some(AttachedSwap::Refused { current: current.map(|current| *current) })
+        }
         _ => None,
     })
 }

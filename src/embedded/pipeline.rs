@@ -278,7 +278,10 @@ fn finish_write(outcome: Outcome) -> Result<Completed, PipelineError> {
         Reply::Deleted { before, .. } => Completed::Delete(answer.map(|()| before == Presence::Present)),
         Reply::RangeDeleted { deleted, .. } => Completed::DeleteRange(answer.map(|()| deleted)),
         Reply::Swapped { .. } => Completed::Swap(answer.map(|()| Swap::Done)),
-        Reply::NotSwapped { current, .. } => Completed::Swap(answer.map(|()| Swap::Refused { current })),
+        Reply::NotSwapped { current, .. } => {
+            let current = current.map(|current| *current);
+            Completed::Swap(answer.map(|()| Swap::Refused { current }))
+        }
         Reply::Txn { reply, .. } => Completed::Txn(answer.map(|()| reply)),
         _ => return Err(WriteError::OutcomeUnknown(Uncertainty::NoAnswer).into()),
     })

@@ -204,7 +204,7 @@ impl Store {
         if wal::mutant!("noop_takes_revision") {
             self.skip_revision(key);
         }
-        Reply::NotSwapped { revision: self.revision, current }
+        Reply::NotSwapped { revision: self.revision, current: current.map(Box::new) }
     }
 
     /// Takes a revision that no change has: a bug that some mutants have.

@@ -425,7 +425,7 @@ impl Model {
                 if equal {
                     Reply::Swapped { revision: self.set(key, value) }
                 } else {
-                    Reply::NotSwapped { revision: self.now(), current }
+                    Reply::NotSwapped { revision: self.now(), current: current.map(Box::new) }
                 }
             }
             other => panic!("{other:?} is not for this model"),

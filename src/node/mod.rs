@@ -685,7 +685,9 @@ impl<M: StateMachine> Node<M> {
             }
         }
         if !self.answers.is_empty() {
-            self.outputs.push_back(Output::Answers(std::mem::take(&mut self.answers)));
+            // The next turn may well have as many.
+            let next = Vec::with_capacity(self.answers.len());
+            self.outputs.push_back(Output::Answers(std::mem::replace(&mut self.answers, next)));
         }
     }
 

@@ -378,6 +378,7 @@ impl<M: StateMachine> Node<M> {
                 }
                 continue;
             }
+            self.answers.reserve(batch.origins.len());
             for (origin, reply) in batch.origins.into_iter().zip(replies.drain(..)) {
                 match origin {
                     Origin::Local(ticket) => self.answer(ticket, Ok(Reply::Applied(reply))),

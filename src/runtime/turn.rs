@@ -260,6 +260,7 @@ impl<D: Disk> Loop<D> {
                 Output::Submit => {
                     let _ = self.submit(instant);
                 }
+                Output::Answers(answers) if self.answers.is_empty() => self.answers = answers,
                 Output::Answers(answers) => self.answers.extend(answers),
                 Output::Leadership(leadership) => {
                     tracing::info!(term = %leadership.term, leader = ?leadership.leader, role = ?leadership.role, "leadership");

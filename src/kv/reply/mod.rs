@@ -89,8 +89,9 @@ pub enum Reply {
     NotSwapped {
         /// The store's revision: what was seen was seen at this one.
         revision: Revision,
-        /// What was there, `None` when the key is absent.
-        current: Option<KeyValue>,
+        /// What was there, `None` when the key is absent. Boxed: it is the largest by far, and every answer to a put would be
+        /// as large.
+        current: Option<Box<KeyValue>>,
     },
     /// Not a command that can be applied. Nothing changed, on no replica.
     Refused(CommandError),
@@ -288,7 +289,7 @@ impl Reply {
             Self::Swapped { revision } => to.head(SWAPPED, *revision),
             Self::NotSwapped { revision, current } => {
                 to.head(NOT_SWAPPED, *revision);
-                to.optional(current.as_ref(), Writer::key_value);
+                to.optional(current.as_deref(), Writer::key_value);
             }
             Self::Refused(error) => to.refusal(REFUSED, refusal::command(*error)),
             Self::SessionOpened { revision, session } => {
@@ -381,9 +382,10 @@ impl Reply {
                 before: from.choice("presence", &[Presence::Absent, Presence::Present])?,
             },
             SWAPPED => Self::Swapped { revision },
-            NOT_SWAPPED => {
-                Self::NotSwapped { revision, current: from.optional("presence", Source::key_value)? }
-            }
+            NOT_SWAPPED => Self::NotSwapped {
+                revision,
+                current: from.optional("presence", Source::key_value)?.map(Box::new),
+            },
             SESSION_OPENED => Self::SessionOpened { revision, session: SessionId(from.u64()?) },
             SESSION_CLOSED => Self::SessionClosed { revision },
             PUT_ATTACHED => Self::PutAttached { revision, lease: from.lease()? },

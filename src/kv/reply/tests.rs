@@ -120,7 +120,7 @@ pub(in crate::kv) fn a_reply() -> impl Strategy<Value = Reply> {
         revision.clone().prop_map(|revision| Reply::SessionClosed { revision }),
         a_session_error().prop_map(Reply::SessionRefused),
         (revision, prop::option::of(a_key_value()))
-            .prop_map(|(revision, current)| Reply::NotSwapped { revision, current }),
+            .prop_map(|(revision, current)| Reply::NotSwapped { revision, current: current.map(Box::new) }),
         error.prop_map(Reply::Refused),
         a_lease_reply(),
         (any::<u64>(), a_txn_reply())

@@ -210,7 +210,7 @@ impl Told {
             }
             Reply::Swapped { revision } => Self::Swapped { revision: revision.0 },
             Reply::NotSwapped { revision, current } => {
-                Self::NotSwapped { revision: revision.0, current: current.as_ref().map(Item::of) }
+                Self::NotSwapped { revision: revision.0, current: current.as_deref().map(Item::of) }
             }
             Reply::PutAttached { revision, lease } => {
                 Self::PutAttached { revision: revision.0, lease: lease.map_or(0, |lease| lease.0) }
