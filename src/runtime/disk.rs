@@ -66,7 +66,7 @@ impl Disk for UringDisk {
     fn kick(&mut self) {
         self.log.kick(&mut self.ring);
         // Without something to submit there is no hurry: what the kernel has to hand over is taken before the next sleep.
-        if self.ring.has_queued()
+        if self.ring.has_work_queued()
             && let Err(error) = self.ring.submit()
         {
             // What was not taken stays queued for the loop's sleep, which reports what does not pass by itself.

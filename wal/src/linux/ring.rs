@@ -97,6 +97,8 @@ pub struct Ring {
     log_ready: bool,
     finished: VecDeque<Finished>,
     serial: u64,
+    /// A write or a read is among what is pending, or in the queue that is shared with the kernel.
+    work_queued: bool,
     quiet_success: bool,
     /// With `SINGLE_ISSUER` the kernel refuses other threads; the type refuses them first.
     _one_thread: PhantomData<*const ()>,
@@ -161,6 +163,7 @@ impl Ring {
             log_ready: false,
             finished: VecDeque::with_capacity(8),
             serial: 0,
+            work_queued: false,
             quiet_success,
             _one_thread: PhantomData,
         })
@@ -295,6 +298,7 @@ impl Ring {
             }
         };
         self.pending.push_back(pair);
+        self.work_queued = true;
     }
 
     /// Moves submissions into the shared queue as far as there is room.
@@ -331,6 +335,7 @@ impl Ring {
             }
             drop(queue);
             let entered = self.uring.submit();
+            self.note_submitted(&entered);
             let reaped = self.reap();
             match entered {
                 Ok(_) if self.pending.is_empty() => return Ok(()),
@@ -371,6 +376,7 @@ impl Ring {
                 self.uring.submitter().submit_with_args(1, &arguments)
             }
         };
+        self.note_submitted(&entered);
         self.reap();
         match entered {
             Ok(_) => Ok(()),
@@ -379,10 +385,17 @@ impl Ring {
         }
     }
 
-    /// Whether something waits to be submitted.
+    /// The kernel was entered. What it left in the queue is looked at again.
+    fn note_submitted(&mut self, entered: &io::Result<usize>) {
+        if entered.is_ok() && self.pending.is_empty() && self.uring.submission().is_empty() {
+            self.work_queued = false;
+        }
+    }
+
+    /// Whether a write or a read waits to be submitted. Watching can wait for the sleep, where it costs no call of its own.
     #[must_use]
-    pub fn has_queued(&mut self) -> bool {
-        !self.pending.is_empty() || !self.uring.submission().is_empty()
+    pub fn has_work_queued(&self) -> bool {
+        self.work_queued
     }
 
     /// Whether something has happened that was not polled yet. A system call only if the kernel has something to hand over,
