@@ -71,6 +71,7 @@ pub use command::{
 };
 pub use event::{Event, Events, RevisionError};
 pub use history::Retention;
+#[cfg(feature = "server")]
 pub(crate) use key::Key;
 pub use lease::{Attach, LEASE_TTL, LeaseError, LeaseId, LeaseLimits, LeaseStatus};
 pub use range::{
