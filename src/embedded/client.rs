@@ -190,15 +190,10 @@ impl EmbeddedClient {
     /// call, even if leadership came and went between the looks: the state never goes back.
     fn look_by_lease<T>(&self, look: impl Fn(&Store) -> T) -> Option<Answer<T>> {
         let reads = &self.shared.reads;
-        if self.shared.lease_holds() {
-            let answer = look_now(&self.shared, look);
-            if self.shared.lease_holds() {
-                reads.lease.fetch_add(1, Ordering::Relaxed);
-                return Some(answer);
-            }
-        }
-        reads.lease_missed.fetch_add(1, Ordering::Relaxed);
-        None
+        let answer = self.shared.read_by_lease(|| look_now(&self.shared, look));
+        let count = if answer.is_some() { &reads.lease } else { &reads.lease_missed };
+        count.fetch_add(1, Ordering::Relaxed);
+        answer
     }
 
     /// Returns at `at`.

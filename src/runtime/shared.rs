@@ -125,6 +125,8 @@ pub(crate) struct Shared {
     submissions: ArrayQueue<Submission>,
     /// Lease reads are right while the clock shows less; 0 is never.
     lease_until: AtomicU64,
+    /// How often the lease was let go of.
+    lease_losses: AtomicU64,
     stopping: AtomicBool,
     closed: AtomicBool,
     board: Mutex<Board>,
@@ -179,6 +181,7 @@ impl Shared {
             reads: ReadCounters::default(),
             submissions: ArrayQueue::new(sizes.queue),
             lease_until: AtomicU64::new(0),
+            lease_losses: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             board: Mutex::new(board),
@@ -202,9 +205,18 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether a lease read is right at this moment.
-    pub(crate) fn lease_holds(&self) -> bool {
-        clock::mono().0 < self.lease_until.load(Ordering::SeqCst)
+    /// Makes a lease read; `None` if it is not right now. The clock is asked once, after it: a lease that holds then and was
+    /// not let go of since the read began has been extended in one leadership, in which nobody else was elected (thesis
+    /// 6.4.1). A read by a lease that came during it would say nothing: the state it saw may be of before the election.
+    pub(crate) fn read_by_lease<T>(&self, read: impl FnOnce() -> T) -> Option<T> {
+        let losses = self.lease_losses.load(Ordering::SeqCst);
+        if self.lease_until.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let found = read();
+        let until = self.lease_until.load(Ordering::SeqCst);
+        let kept = self.lease_losses.load(Ordering::SeqCst) == losses;
+        (kept && clock::mono().0 < until).then_some(found)
     }
 
     /// Asks the loop to end in order.
@@ -277,7 +289,14 @@ impl Shared {
 
     /// Makes known until when lease reads are right.
     pub(crate) fn publish_lease(&self, until: Option<Mono>) {
-        self.lease_until.store(until.map_or(0, |until| until.0), Ordering::SeqCst);
+        match until {
+            Some(until) => self.lease_until.store(until.0, Ordering::SeqCst),
+            // Counted between: who sees the next lease sees that this one was lost.
+            None if self.lease_until.swap(0, Ordering::SeqCst) != 0 => {
+                self.lease_losses.fetch_add(1, Ordering::SeqCst);
+            }
+            None => {}
+        }
     }
 
     /// Makes known who leads.
@@ -425,6 +444,25 @@ mod tests {
             shared.publish_end();
             assert!(caller.join().expect("caller"), "a call was never answered");
         }
+    }
+
+    #[test]
+    fn a_lease_read_is_right_only_by_one_lease_that_lasts() {
+        let shared = shared(2);
+        let later = || Some(clock::mono().after(std::time::Duration::from_secs(60)));
+        let read = |during: &dyn Fn()| shared.read_by_lease(during).is_some();
+        assert!(!read(&|| unreachable!("there is none to read by")));
+        shared.publish_lease(later());
+        assert!(read(&|| ()));
+        assert!(read(&|| shared.publish_lease(later())), "it was extended");
+        assert!(!read(&|| shared.publish_lease(Some(clock::mono()))), "it ran out");
+        shared.publish_lease(later());
+        let lost_and_found = || {
+            shared.publish_lease(None);
+            shared.publish_lease(later());
+        };
+        assert!(!read(&lost_and_found), "somebody else may have led between");
+        assert!(!read(&|| shared.publish_lease(None)));
     }
 
     #[test]
