@@ -75,7 +75,7 @@ impl Edit<'_> {
         };
         let (revision, change) = (self.revision, store.history.end());
         store.bytes += value.len() as u64;
-        let mut entry = Entry::first(store.history.spare().store(key, value), revision, named, change);
+        let mut entry = store.history.spare().entry((key, value), revision, named, change);
         let (stored_key, before, lease) = match store.entries.entry(Key::from(key)) {
             btree_map::Entry::Occupied(mut slot) => {
                 let former = slot.get();
@@ -131,7 +131,7 @@ impl Edit<'_> {
         }
     }
 
-    fn removed(&mut self, key: Key, before: Entry) {
+    fn removed(&mut self, key: Key, before: Box<Entry>) {
         self.take(Effect::Remove { key: key.as_slice() });
         self.store.bytes -= (key.as_slice().len() + before.value_bytes()) as u64;
         self.store.history.push(self.revision, key, Before::Present(before), Left::Nothing);

@@ -48,47 +48,69 @@ pub struct KeyValue {
     pub lease: Option<LeaseId>,
 }
 
-/// A key and its value in a buffer of their own.
-pub(super) struct Stored {
-    bytes: Bytes,
-    key_length: u32,
-}
-
-/// Buffers that were let go of, for the next ones: a store that keeps its size allocates nothing for a put.
+/// Entries that were let go of, for the next ones: a store that keeps its size allocates nothing for a put.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Spare(Vec<BytesMut>);
+pub(super) struct Spare(
+    #[expect(clippy::vec_box, reason = "the boxes are what is used again")] Vec<Box<Entry>>,
+);
 
 impl Spare {
     /// More are not kept, nor larger ones: what it saves is the same for any size.
     const KEPT: usize = 8;
     const LARGEST: usize = 4 << 10;
 
-    /// Takes a buffer back, unless somebody still reads it.
-    pub fn give(&mut self, bytes: Bytes) {
-        if self.0.len() < Self::KEPT
-            && bytes.len() <= Self::LARGEST
-            && let Ok(buffer) = bytes.try_into_mut()
-        {
-            self.0.push(buffer);
+    /// Takes an entry back.
+    pub fn give(&mut self, entry: Box<Entry>) {
+        if self.0.len() < Self::KEPT && entry.bytes.len() <= Self::LARGEST {
+            self.0.push(entry);
         }
     }
 
-    /// A copy of both. A part of the frame that they came in would keep all of the frame alive.
-    pub fn store(&mut self, key: &[u8], value: &[u8]) -> Stored {
-        let length = key.len() + value.len();
-        // Only a full buffer becomes `Bytes` without a word to somebody's allocator.
-        let mut buffer = match self.0.pop() {
-            Some(mut buffer) if buffer.capacity() == length => {
-                buffer.clear();
-                buffer
-            }
-            _ => BytesMut::with_capacity(length),
-        };
-        buffer.extend_from_slice(key);
-        buffer.extend_from_slice(value);
+    /// An entry for a key that is put for the first time.
+    pub fn entry(
+        &mut self,
+        (key, value): (&[u8], &[u8]),
+        revision: Revision,
+        lease: u64,
+        change: Position,
+    ) -> Box<Entry> {
+        let mut former = self.0.pop();
+        let bytes = former.as_mut().map(|entry| std::mem::take(&mut entry.bytes)).unwrap_or_default();
         let key_length = u32::try_from(key.len()).expect("the store's limits are below 4 GiB");
-        Stored { bytes: buffer.freeze(), key_length }
+        let entry = Entry {
+            bytes: stored(bytes, key, value),
+            key_length,
+            create_revision: revision,
+            modify_revision: revision,
+            version: 1,
+            lease,
+            change,
+        };
+        match former {
+            Some(mut former) => {
+                *former = entry;
+                former
+            }
+            None => Box::new(entry),
+        }
     }
+}
+
+/// Key and value behind each other, in `former` if it fits and nobody reads it. A copy: a part of the frame that they came in
+/// would keep all of the frame alive.
+fn stored(former: Bytes, key: &[u8], value: &[u8]) -> Bytes {
+    let length = key.len() + value.len();
+    // Only a full buffer becomes `Bytes` without an allocation.
+    let mut buffer = match former.try_into_mut() {
+        Ok(mut buffer) if buffer.capacity() == length => {
+            buffer.clear();
+            buffer
+        }
+        Ok(_) | Err(_) => BytesMut::with_capacity(length),
+    };
+    buffer.extend_from_slice(key);
+    buffer.extend_from_slice(value);
+    buffer.freeze()
 }
 
 /// What the store has under a key, now or before a change.
@@ -107,24 +129,12 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// A key that is put for the first time.
-    pub fn first(stored: Stored, revision: Revision, lease: u64, change: Position) -> Self {
-        let Stored { bytes, key_length } = stored;
-        let (create_revision, modify_revision) = (revision, revision);
-        Self { bytes, key_length, create_revision, modify_revision, version: 1, lease, change }
-    }
-
     pub fn value(&self) -> &[u8] {
         &self.bytes[self.key_length as usize..]
     }
 
     pub fn value_bytes(&self) -> usize {
         self.bytes.len() - self.key_length as usize
-    }
-
-    /// Its buffer, to be used again if nobody else holds it.
-    pub fn into_bytes(self) -> Bytes {
-        self.bytes
     }
 
     pub fn lease(&self) -> Option<LeaseId> {

@@ -60,7 +60,7 @@ impl Position {
 /// What a key was before a change.
 #[derive(Clone, Debug)]
 pub(super) enum Before {
-    Present(Entry),
+    Present(Box<Entry>),
     /// With the change that had deleted it.
     Absent(Position),
 }
@@ -111,8 +111,8 @@ impl Record {
     }
 
     fn bytes(&self) -> u64 {
-        let value = self.before().map_or(0, |entry| entry.value_bytes());
-        (size_of::<Self>() + self.key.as_slice().len() + value) as u64
+        let entry = self.before().map_or(0, |entry| size_of::<Entry>() + entry.value_bytes());
+        (size_of::<Self>() + self.key.as_slice().len() + entry) as u64
     }
 }
 
@@ -133,7 +133,6 @@ pub(super) struct History {
     retention: Retention,
     /// Log times with the revision that the store had come to by then.
     marks: VecDeque<(LogTime, Revision)>,
-    /// Of the values that were let go of.
     spare: Spare,
 }
 
@@ -152,7 +151,7 @@ impl History {
         }
     }
 
-    /// Buffers for what is put next.
+    /// Entries for what is put next.
     pub fn spare(&mut self) -> &mut Spare {
         &mut self.spare
     }
@@ -311,7 +310,7 @@ impl History {
         }
         self.first.0 += 1;
         if let Before::Present(entry) = record.before {
-            self.spare.give(entry.into_bytes());
+            self.spare.give(entry);
         }
     }
 

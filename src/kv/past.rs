@@ -51,7 +51,7 @@ impl<'a> Change<'a> {
 
     fn after(&self) -> Option<&'a Entry> {
         let entries = &self.store.entries;
-        self.store.history.after(self.record, |key| entries.get(key))
+        self.store.history.after(self.record, |key| entries.get(key).map(AsRef::as_ref))
     }
 
     /// Bytes of its event with everything in it.
@@ -382,7 +382,7 @@ struct Walk<'a> {
     history: &'a History,
     at: Revision,
     order: Order,
-    present: Way<'a, Entry>,
+    present: Way<'a, Box<Entry>>,
     gone: Way<'a, Position>,
 }
 

@@ -28,7 +28,8 @@ pub struct Page {
 /// The state that the log builds.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pub(super) entries: BTreeMap<Key, Entry>,
+    /// Boxed: a search passes many keys and needs one entry, and what a change replaces goes to the history as it lies.
+    pub(super) entries: BTreeMap<Key, Box<Entry>>,
     /// Invariant: the modify revision of no entry is above it.
     pub(super) revision: Revision,
     pub(super) digest: u128,

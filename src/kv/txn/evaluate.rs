@@ -145,7 +145,7 @@ impl CompareRef<'_> {
     fn holds(&self, store: &Store, sight: &mut Sight) -> Result<bool, CommandError> {
         if let Some(key) = self.range.single() {
             sight.see()?;
-            return Ok(self.met_by(find(&store.entries, key).map(|(_, entry)| entry)));
+            return Ok(self.met_by(find(&store.entries, key).map(|(_, entry)| entry.as_ref())));
         }
         let mut entries =
             store.entries.range::<[u8], _>(self.range.bounds()).map(|(_, entry)| entry).peekable();
