@@ -73,13 +73,16 @@
 mod invariants;
 mod machine;
 pub mod message;
+pub mod pace;
 mod reads;
+pub mod tuner;
 mod upkeep;
 pub mod wire;
 mod writes;
 
 pub use machine::StateMachine;
 pub use message::Message;
+pub use pace::Pace;
 
 use crate::raft::{
     self, Config, Durability, Fetch, Halt, Membership, Mono, Now, Raft, Restored, RoleName, TransferRefused,
@@ -99,8 +102,8 @@ use writes::Writes;
 pub struct Limits {
     /// Bytes of commands in one entry. A command that does not fit in one is refused.
     pub batch_bytes: usize,
-    /// Entries of a `DiskFirst` leader that may be on the way to its own disk. One is enough to keep a disk busy: the
-    /// next batch gathers meanwhile.
+    /// Entries of a `DiskFirst` leader that may be on the way to its own disk, until a [`Pace`] says otherwise. One is
+    /// enough to keep a disk busy: the next batch gathers meanwhile.
     pub batches_in_flight: u64,
     /// Bytes of decided entries kept in memory for peers that are a little behind.
     pub cache_bytes: usize,
@@ -342,6 +345,8 @@ pub struct Restoring<M: StateMachine> {
 pub struct Node<M: StateMachine> {
     raft: Raft,
     limits: Limits,
+    pace: Pace,
+    meter: Option<Box<pace::Meter>>,
     incarnation: u64,
     machine: M,
     applied: LogIndex,
@@ -386,11 +391,14 @@ impl<M: StateMachine> Node<M> {
         );
         assert!(limits.batch_bytes > 4 && limits.pending_requests > 0, "a command must fit somewhere");
         assert!(config.election_timeout > config.heartbeat, "a leader is heard before it is missed");
+        let pace = limits.pace(config.in_flight_bytes);
         let raft = Raft::new(config, disk);
         let leadership = Leadership { term: disk.hard_state.term, leader: None, role: RoleName::Follower };
         let node = Self {
             raft,
             limits,
+            pace,
+            meter: None,
             incarnation,
             machine,
             applied: LogIndex::ZERO,

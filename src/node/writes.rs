@@ -27,6 +27,8 @@ struct Queued {
     origin: Origin,
     command: Bytes,
     deadline: Mono,
+    /// Or later; for the meter.
+    handed_over: Mono,
 }
 
 /// A batch in this node's log whose callers wait.
@@ -127,8 +129,9 @@ impl<M: StateMachine> Node<M> {
     fn queue(&mut self, origin: Origin, command: Bytes) {
         let deadline = self.now.mono.after(self.limits.request_timeout);
         assert!(command.len() + COMMAND_OVERHEAD <= self.limits.batch_bytes, "it was admitted");
+        let handed_over = self.meter.as_ref().map_or(self.now.mono, |meter| meter.handed_over());
         self.writes.queue_bytes += command.len();
-        self.writes.queue.push_back(Queued { origin, command, deadline });
+        self.writes.queue.push_back(Queued { origin, command, deadline, handed_over });
         self.start_sweeping();
     }
 
@@ -140,15 +143,23 @@ impl<M: StateMachine> Node<M> {
                 break;
             }
             let expected = self.writes.queue_bytes + self.writes.queue.len() * COMMAND_OVERHEAD;
-            let mut batch = FrameBuilder::with_capacity(expected.min(self.limits.batch_bytes));
-            let mut origins = Vec::with_capacity(self.writes.queue.len());
+            let mut batch = FrameBuilder::with_capacity(expected.min(self.pace.batch_bytes));
+            let index = self.raft.log().last().index.next();
+            let most = self.pace.batch_bytes / COMMAND_OVERHEAD;
+            let mut origins = Vec::with_capacity(self.writes.queue.len().min(most));
             // A command that leaves no room for the machine's own waits for the next entry.
             let reserved = upkeep.as_ref().map_or(0, |upkeep| upkeep.len() + COMMAND_OVERHEAD);
-            let room = self.limits.batch_bytes.saturating_sub(reserved);
+            let (room, pace) = (self.limits.batch_bytes, self.pace.batch_bytes);
+            let (room, pace) = (room.saturating_sub(reserved), pace.saturating_sub(reserved));
             while let Some(next) = self.writes.queue.front()
-                && batch.body_bytes() + next.command.len() + COMMAND_OVERHEAD <= room
+                && let bytes = batch.body_bytes() + next.command.len() + COMMAND_OVERHEAD
+                // A command that is larger than the pace goes alone.
+                && (bytes <= pace || bytes <= room && origins.is_empty())
             {
                 let queued = self.writes.pop_queued().expect("just seen");
+                if let Some(meter) = &mut self.meter {
+                    meter.note_command(index, queued.handed_over);
+                }
                 batch.push_command(&queued.command);
                 origins.push(queued.origin);
             }
@@ -156,7 +167,11 @@ impl<M: StateMachine> Node<M> {
             if let Some(upkeep) = &upkeep {
                 batch.push_command(upkeep);
             }
+            if let Some(meter) = &mut self.meter {
+                meter.note_batch(batch.body_bytes(), !self.writes.queue.is_empty());
+            }
             let entry = self.raft.propose(self.now, batch).expect("asked before");
+            assert_eq!(entry.index, index, "an entry comes after the last one");
             if upkeep.is_some() {
                 self.note_upkeep(entry);
             }
@@ -171,13 +186,19 @@ impl<M: StateMachine> Node<M> {
                 self.writes.in_log.insert((entry.index, entry.term), InLog { entry, deadline, origins });
             assert!(former.is_none(), "a leader makes one entry per index and term");
         }
+        if let Some(meter) = &mut self.meter
+            && !self.writes.queue.is_empty()
+            && self.raft.may_propose().is_ok()
+        {
+            meter.note_held_by_disk();
+        }
     }
 
     pub(super) fn may_cut(&self) -> bool {
         let log = self.raft.log();
         let unflushed = log.last().index.0 - log.durable().0;
         let room = match self.durability() {
-            Durability::DiskFirst => self.limits.batches_in_flight,
+            Durability::DiskFirst => self.pace.batches_in_flight,
             Durability::MemFirst => self.raft.config().unflushed_entries,
         };
         // While a quorum's disks hang, entries stay undecided and in memory, whether or not their callers still wait.
@@ -200,7 +221,7 @@ impl<M: StateMachine> Node<M> {
                 if bytes > self.limits.batch_bytes && !commands.is_empty() {
                     break;
                 }
-                let Queued { origin, command, deadline } = self.writes.pop_queued().expect("just seen");
+                let Queued { origin, command, deadline, .. } = self.writes.pop_queued().expect("just seen");
                 match origin {
                     Origin::Local(ticket) => {
                         commands.push(command.clone());
@@ -302,7 +323,8 @@ impl<M: StateMachine> Node<M> {
     fn queue_again(&mut self, passed: PassedOn) {
         let PassedOn { ticket, command, deadline } = passed;
         self.writes.queue_bytes += command.len();
-        self.writes.queue.push_back(Queued { origin: Origin::Local(ticket), command, deadline });
+        let (origin, handed_over) = (Origin::Local(ticket), self.now.mono);
+        self.writes.queue.push_back(Queued { origin, command, deadline, handed_over });
         self.hold_forwarding();
     }
 
@@ -366,6 +388,9 @@ impl<M: StateMachine> Node<M> {
     }
 
     fn answer_entry(&mut self, frame: &Frame) {
+        if let Some(meter) = &mut self.meter {
+            meter.note_applied(frame.index());
+        }
         let mut replies = std::mem::take(&mut self.replies);
         let here = (frame.index(), Term::ZERO)..=(frame.index(), Term(u64::MAX));
         while let Some((&key, _)) = self.writes.in_log.range(here.clone()).next() {

@@ -79,7 +79,7 @@ pub enum Durability {
     MemFirst,
 }
 
-/// What does not change while a node runs.
+/// What does not change while a node runs, but for what has a way to be set.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// This node.
@@ -310,6 +310,8 @@ pub struct Counters {
     pub rejections: u64,
     /// Peers seen without entries they had acknowledged.
     pub regressions: u64,
+    /// Times that a peer lacked entries and had as many bytes on the way as it may.
+    pub windows_full: u64,
 }
 
 /// A term that no cluster can have reached since this node last heard of one.
@@ -539,6 +541,12 @@ impl Raft {
     /// The disk failed. Nothing is acknowledged after this.
     pub fn handle_log_failure(&mut self, reason: String) {
         self.halt(Halt::Log(reason));
+    }
+
+    /// Changes how much may be on the way to one peer. What is on its way stays there.
+    pub fn set_in_flight_bytes(&mut self, bytes: usize) {
+        assert!(bytes > 0, "something must be on its way to move a peer");
+        self.config.in_flight_bytes = bytes;
     }
 
     /// Ends a turn: everything gathered since the last one goes out, each peer and the disk once.

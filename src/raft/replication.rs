@@ -67,7 +67,11 @@ impl Raft {
             match progress.mode {
                 Mode::Fetch | Mode::Probe(Some(_)) => return,
                 Mode::Probe(None) => {}
-                Mode::Stream if !lacks || progress.in_flight_bytes() >= self.config.in_flight_bytes => return,
+                Mode::Stream if !lacks => return,
+                Mode::Stream if progress.in_flight_bytes() >= self.config.in_flight_bytes => {
+                    self.counters.windows_full += 1;
+                    return;
+                }
                 Mode::Stream => {}
             }
             if progress.next < self.log.first_cached() && lacks {
