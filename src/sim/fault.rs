@@ -96,6 +96,8 @@ faults! {
     Contradict = "contradict",
     /// A leader is asked to hand over.
     Transfer = "transfer",
+    /// A node goes at another pace from now on: larger or smaller batches, more or less on its way.
+    Retune = "retune",
 }
 
 impl Fault {

@@ -5,6 +5,7 @@ use super::fault::Fault;
 use super::member::Process;
 use super::observation::{Ask, End, Instant, Violation};
 use super::world::{Event, Phase, World, draw_rate};
+use crate::node::Pace;
 use wal::NodeId;
 
 const MS: u64 = Instant::MILLISECOND;
@@ -110,7 +111,25 @@ impl World {
             Fault::Flip | Fault::Zero | Fault::Stale | Fault::Misdirect => Ok(self.damage(fault, target)),
             Fault::Transfer => self.hand_over(target),
             Fault::Contradict => Ok(self.contradict(target)),
+            Fault::Retune => Ok(self.retune(target)),
         }
+    }
+
+    /// A node goes at a pace that has nothing to do with the one before. Limits stay: nothing is refused for it.
+    fn retune(&mut self, id: NodeId) -> bool {
+        let pace = Pace {
+            batch_bytes: self.nemesis.pick(&[1, 64, 256, 1 << 10, 8 << 10]),
+            batches_in_flight: self.nemesis.pick(&[1, 2, 8, 64]),
+            in_flight_bytes: self.nemesis.pick(&[1, 512, 4 << 10, 1 << 20]),
+        };
+        let member = self.member(id);
+        let Some(node) = member.node.as_mut().filter(|_| member.process == Process::Running) else {
+            return false;
+        };
+        node.set_pace(pace);
+        self.story.tell(self.now, || format!("node {id} goes on at {pace:?}"));
+        self.wake(id, Instant(self.now.0 + 1));
+        true
     }
 
     fn leader(&self) -> Option<NodeId> {

@@ -131,6 +131,9 @@ impl Plan {
         let mut knobs = draw_knobs(dice);
         let rough = dice.below(4) != 0;
         let mut faults = draw_faults(dice, durability, members, &orders.only);
+        if orders.only.is_empty() {
+            retune(&mut faults, &mut Dice::new(seed, "pace"));
+        }
         let loss = dice.pick(&[1, 5, 10, 30]) * 10_000;
         let duplicate = dice.pick(&[1, 10, 40]) * 10_000;
         let replay = dice.pick(&[1, 10]) * 10_000;
@@ -361,7 +364,16 @@ fn draw_kinds(dice: &mut Dice) -> BTreeSet<Fault> {
     // Wild clocks take the lease reads away, so they are rare.
     let rare = |fault: &Fault| matches!(fault, Fault::ClockLeap | Fault::ClockFreeze);
     let chance = |fault: &Fault| if rare(fault) { share / 3 } else { share };
-    Fault::ALL.iter().copied().filter(|fault| dice.chance(chance(fault))).collect()
+    // Retuning is no failure, and has dice of its own.
+    let failures = Fault::ALL.iter().copied().filter(|&fault| fault != Fault::Retune);
+    failures.filter(|fault| dice.chance(chance(fault))).collect()
+}
+
+/// In a third of the runs, nodes change their pace while they run.
+fn retune(faults: &mut BTreeMap<Fault, u64>, dice: &mut Dice) {
+    if dice.below(3) == 0 {
+        faults.insert(Fault::Retune, dice.pick(&[20, 100, 400]) * MS);
+    }
 }
 
 /// The run's faults, each with a mean time between two of them.
