@@ -21,7 +21,10 @@ pub use client::ClientApi;
 pub use error::{AdminError, ReadError, ReadyError, StartError, StopError, Uncertainty, WriteError};
 pub use pages::Pages;
 pub use session::{SessionApi, SessionOptions};
-pub use status::{Counters, Leadership, Member, Role, Status, StopReason};
+pub use status::{
+    Counters, Decision, Knob, Leadership, Measured, Member, Pace, Reason, Role, Status, StopReason,
+    TunerStatus,
+};
 
 use crate::kv::{KeyValue, LeaseId, Revision};
 

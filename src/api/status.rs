@@ -27,6 +27,23 @@ pub struct Member {
 /// What a node is in its group.
 pub use crate::raft::RoleName as Role;
 
+/// How much a node does at a time, and why it does so.
+pub use crate::node::tuner::{Decision, Knob, Measured, Pace, Reason};
+
+/// A tuner at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TunerStatus {
+    /// What the 99th percentile of commit latency is to stay under.
+    pub target: Duration,
+    /// Rate and 99th percentile of the last interval that had enough commands to say.
+    pub last: Option<Measured>,
+    /// It has found nothing better to try under this load.
+    pub at_rest: bool,
+    /// The last decisions, the newest last, and how long ago each was made.
+    pub decisions: Vec<(Duration, Decision)>,
+}
+
 /// A node at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -72,6 +89,10 @@ pub struct Status {
     pub repairing: bool,
     /// Which driver runs the node: `glommio` or `tokio`.
     pub runtime: &'static str,
+    /// How much it does at a time.
+    pub pace: Pace,
+    /// What the tuner thinks of that, where one is on.
+    pub tuner: Option<TunerStatus>,
     /// Things counted since the start.
     pub counters: Counters,
 }

@@ -5,7 +5,8 @@
 
 use super::error::ConfigError;
 use super::fields::Configuration;
-use super::value::{ByteCount, RuntimeKind, TlsMode};
+use super::value::{ByteCount, LatencyTarget, RuntimeKind, TlsMode};
+use crate::node::tuner::Knob;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use wal::frame::MAX_BODY_BYTES;
@@ -58,6 +59,7 @@ pub(super) fn check(configuration: &mut Configuration) -> Result<Vec<Warning>, C
     let configuration = &*configuration;
     timing(configuration)?;
     sizes(configuration)?;
+    tuner(configuration)?;
     peers(configuration)?;
     tls(configuration)?;
     platform(configuration)?;
@@ -161,6 +163,98 @@ fn sizes(c: &Configuration) -> Result<(), ConfigError> {
             return refuse(
                 fields,
                 format!("{} must be at least {}: {reason}", c.named(large.0), c.named(small.0)),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What a tuner may choose must be possible, and it must begin somewhere within. One that is off may be told anything that
+/// could be meant.
+fn tuner(c: &Configuration) -> Result<(), ConfigError> {
+    if let Some(soft) = c.limits.batch_soft_bytes
+        && soft > c.limits.batch_bytes
+    {
+        return refuse(
+            &["limits.batch_soft_bytes", "limits.batch_bytes"],
+            format!(
+                "{} must be at most {}: a batch holds no more",
+                c.named("limits.batch_soft_bytes"),
+                c.named("limits.batch_bytes"),
+            ),
+        );
+    }
+    let (bounds, pace) = (c.tuner_bounds(), c.pace());
+    let is_on = c.tuner.target_p99 != LatencyTarget::Off;
+    // Without a highest value of its own, that of batches is the limit's.
+    let most_of_batches =
+        if c.tuner.batch_bytes_max.is_some() { "tuner.batch_bytes_max" } else { "limits.batch_bytes" };
+    let knobs: [(Knob, &'static [&'static str], &str); 3] = [
+        (
+            Knob::BatchBytes,
+            &[
+                "tuner.batch_bytes_min",
+                "tuner.batch_bytes_max",
+                "limits.batch_soft_bytes",
+                "limits.batch_bytes",
+            ],
+            most_of_batches,
+        ),
+        (
+            Knob::BatchesInFlight,
+            &["tuner.batches_in_flight_min", "tuner.batches_in_flight_max", "limits.batches_in_flight"],
+            "tuner.batches_in_flight_max",
+        ),
+        (
+            Knob::InFlightBytes,
+            &["tuner.inflight_bytes_min", "tuner.inflight_bytes_max", "limits.inflight_bytes"],
+            "tuner.inflight_bytes_max",
+        ),
+    ];
+    for (knob, fields, most) in knobs {
+        let span = bounds.of(knob);
+        let least = fields[0];
+        if span.least > span.most && (is_on || most == fields[1]) {
+            let reason = format!(
+                "{} must be at most {}: there is nothing between them to choose from",
+                c.named(least),
+                c.named(most)
+            );
+            return refuse(fields, reason);
+        }
+        let start = knob.of(&pace);
+        // What is left to the engine begins at the nearest bound.
+        let is_given = knob != Knob::BatchBytes || c.limits.batch_soft_bytes.is_some();
+        if is_on && is_given && !(span.least..=span.most).contains(&start) {
+            return refuse(
+                fields,
+                format!(
+                    "{} must lie between {} and {}: the tuner starts from it",
+                    c.named(fields[2]),
+                    c.named(least),
+                    c.named(most),
+                ),
+            );
+        }
+    }
+    for (large, small, reason, fields) in [
+        (
+            ("limits.batch_bytes", c.limits.batch_bytes),
+            ("tuner.batch_bytes_max", bounds.batch_bytes.most),
+            "a batch holds no more",
+            &["tuner.batch_bytes_max", "limits.batch_bytes"] as &[_],
+        ),
+        (
+            ("limits.cache_bytes", c.limits.cache_bytes),
+            ("tuner.inflight_bytes_max", bounds.in_flight_bytes.most),
+            "entries would leave the cache before the peers that they were sent to have answered",
+            &["tuner.inflight_bytes_max", "limits.cache_bytes"],
+        ),
+    ] {
+        if is_on && small.1 > large.1.0 {
+            return refuse(
+                fields,
+                format!("{} must be at most {}: {reason}", c.named(small.0), c.named(large.0)),
             );
         }
     }

@@ -3,8 +3,8 @@
 
 use super::error::{ConfigError, Origin, ValueProblem};
 use super::value::{
-    Address, ByteCount, ClusterName, Durability, PartsPerMillion, Peer, Raw, ReadLevel, RuntimeKind, Spin,
-    TlsMode, Value,
+    Address, ByteCount, ClusterName, Durability, LatencyTarget, PartsPerMillion, Peer, Raw, ReadLevel,
+    RuntimeKind, Spin, TlsMode, Value,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -177,6 +177,9 @@ configuration! {
     limits: Limits {
         /// Commands in one entry of the log.
         batch_bytes: ByteCount = "1MiB", "4KiB..=16MiB";
+        /// Commands from which a batch takes no more; a larger single command still makes one of its own. `auto` fills
+        /// batches up to `batch_bytes`.
+        batch_soft_bytes: Option<ByteCount> = "auto", "4KiB..=16MiB";
         /// Entries a leader may propose before the first of them is committed.
         batches_in_flight: usize = "1", "1..=64";
         /// Entries sent to one peer and not yet acknowledged.
@@ -207,6 +210,26 @@ configuration! {
         bytes: ByteCount = "64MiB", "64KiB..=1TiB";
         /// How long a change is kept, by the log's time.
         age: Option<Duration> = "any", "any or 1s..=36500d";
+    }
+    /// Keeps the 99th percentile of commit latency under a target, by changing some limits while the node leads. It starts
+    /// from `limits.batch_soft_bytes`, `limits.batches_in_flight` and `limits.inflight_bytes`.
+    tuner: Tuner {
+        /// From handing a command over to its being applied, on the leader. `off` tunes nothing.
+        target_p99: LatencyTarget = "off", "off or 10us..=1m";
+        /// How long is measured at a time; a change is judged after five of these.
+        interval: Duration = "250ms", "10ms..=1m";
+        /// The lowest `limits.batch_soft_bytes` that is tried.
+        batch_bytes_min: ByteCount = "16KiB", "4KiB..=16MiB";
+        /// The highest; `auto` is `limits.batch_bytes`.
+        batch_bytes_max: Option<ByteCount> = "auto", "4KiB..=16MiB";
+        /// The lowest `limits.batches_in_flight` that is tried.
+        batches_in_flight_min: usize = "1", "1..=64";
+        /// The highest.
+        batches_in_flight_max: usize = "8", "1..=64";
+        /// The lowest `limits.inflight_bytes` that is tried.
+        inflight_bytes_min: ByteCount = "256KiB", "4KiB..=1GiB";
+        /// The highest.
+        inflight_bytes_max: ByteCount = "16MiB", "4KiB..=1GiB";
     }
     /// How the loop is run.
     runtime: Runtime {
@@ -275,6 +298,32 @@ impl Configuration {
         crate::kv::WatchLimits {
             watchers: self.limits.watchers,
             recent_bytes: self.limits.watch_bytes.as_usize(),
+        }
+    }
+
+    /// How much is done at a time, to begin with.
+    #[must_use]
+    pub fn pace(&self) -> crate::node::Pace {
+        crate::node::Pace {
+            batch_bytes: self.limits.batch_soft_bytes.unwrap_or(self.limits.batch_bytes).as_usize(),
+            batches_in_flight: self.limits.batches_in_flight as u64,
+            in_flight_bytes: self.limits.inflight_bytes.as_usize(),
+        }
+    }
+
+    /// Between what the tuner may choose.
+    #[must_use]
+    pub fn tuner_bounds(&self) -> crate::node::tuner::Bounds {
+        use crate::node::tuner::{Bounds, Span};
+        let tuner = &self.tuner;
+        let most = tuner.batch_bytes_max.unwrap_or(self.limits.batch_bytes);
+        Bounds {
+            batch_bytes: Span { least: tuner.batch_bytes_min.0, most: most.0 },
+            batches_in_flight: Span {
+                least: tuner.batches_in_flight_min as u64,
+                most: tuner.batches_in_flight_max as u64,
+            },
+            in_flight_bytes: Span { least: tuner.inflight_bytes_min.0, most: tuner.inflight_bytes_max.0 },
         }
     }
 

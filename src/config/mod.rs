@@ -46,9 +46,10 @@ mod value;
 
 pub use check::Warning;
 pub use error::{ConfigError, FileProblem, Origin, ValueProblem};
-pub use fields::{Configuration, FIELDS, Field, History, Limits, Log, Node, Raft, Runtime, Tls};
+pub use fields::{Configuration, FIELDS, Field, History, Limits, Log, Node, Raft, Runtime, Tls, Tuner};
 pub use value::{
-    Address, ByteCount, ClusterName, Durability, PartsPerMillion, Peer, ReadLevel, RuntimeKind, Spin, TlsMode,
+    Address, ByteCount, ClusterName, Durability, LatencyTarget, PartsPerMillion, Peer, ReadLevel,
+    RuntimeKind, Spin, TlsMode,
 };
 
 use error::nearest;

@@ -577,3 +577,51 @@ fn an_even_number_of_voters_and_impatience_are_warned_of() {
         ["log.allow_volatile is set: acknowledged writes may be gone after a restart"],
     );
 }
+
+#[test]
+fn a_tuner_keeps_something_and_has_something_to_choose_from() {
+    let target = |value: &str, problem: &str| {
+        refused(
+            &format!("[tuner]\ntarget_p99 = \"{value}\"\n"),
+            &format!("tuner.target_p99 = \"{value}\" (d-engine.toml:2): {problem}"),
+        );
+    };
+    target(
+        "0ms",
+        "expected \"off\" or a duration from 10us to 1m, as \"5ms\": nothing takes no time; to tune nothing, say \"off\"",
+    );
+    target("1us", "must be from 10us to 1m");
+    refused("[tuner]\ntarget = \"5ms\"\n", "unknown key tuner.target (d-engine.toml:2)");
+    refused(
+        "[tuner]\nbatches_in_flight_min = 4\nbatches_in_flight_max = 2\n",
+        "tuner.batches_in_flight_min = \"4\" (d-engine.toml:2) must be at most tuner.batches_in_flight_max = \"2\" \
+         (d-engine.toml:3): there is nothing between them to choose from",
+    );
+    refused(
+        "[tuner]\ntarget_p99 = \"5ms\"\nbatches_in_flight_min = 2\n",
+        "limits.batches_in_flight = \"1\" (default) must lie between tuner.batches_in_flight_min = \"2\" \
+         (d-engine.toml:3) and tuner.batches_in_flight_max = \"8\" (default): the tuner starts from it",
+    );
+    refused(
+        "[tuner]\ntarget_p99 = \"5ms\"\nbatch_bytes_max = \"2MiB\"\n",
+        "tuner.batch_bytes_max = \"2MiB\" (d-engine.toml:3) must be at most limits.batch_bytes = \"1MiB\" (default): a \
+         batch holds no more",
+    );
+    refused(
+        "[tuner]\ntarget_p99 = \"5ms\"\ninflight_bytes_max = \"128MiB\"\n",
+        "tuner.inflight_bytes_max = \"128MiB\" (d-engine.toml:3) must be at most limits.cache_bytes = \"64MiB\" \
+         (default): entries would leave the cache before the peers that they were sent to have answered",
+    );
+    refused(
+        "[limits]\nbatch_soft_bytes = \"2MiB\"\n",
+        "limits.batch_soft_bytes = \"2MiB\" (d-engine.toml:2) must be at most limits.batch_bytes = \"1MiB\" (default): \
+         a batch holds no more",
+    );
+    let c =
+        load("[tuner]\ntarget_p99 = \"5ms\"\nbatch_bytes_max = \"512KiB\"\n").expect("valid").configuration;
+    assert_eq!(c.tuner.target_p99, LatencyTarget::Under(Duration::from_millis(5)));
+    assert_eq!(c.tuner_bounds().batch_bytes.most, 512 << 10);
+    let c = Draft::default().finish().expect("the defaults").configuration;
+    assert_eq!((c.tuner.target_p99, c.pace().batch_bytes), (LatencyTarget::Off, 1 << 20));
+    assert_eq!(c.tuner_bounds().batch_bytes.most, 1 << 20, "auto is the limit");
+}

@@ -173,6 +173,19 @@ impl Value for ByteCount {
     }
 }
 
+impl Value for Option<ByteCount> {
+    fn parse(raw: &Raw, accepts: &str) -> Result<Self, ValueProblem> {
+        match raw.text("\"auto\" or a size")? {
+            "auto" => Ok(None),
+            _ => ByteCount::parse(raw, accepts).map(Some),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.map_or("auto".to_owned(), |bytes| bytes.show())
+    }
+}
+
 fn whole(text: &str) -> Result<i128, ValueProblem> {
     text.parse().map_err(|error| text_problem(A_NUMBER, error))
 }
@@ -553,6 +566,37 @@ impl Value for Spin {
             Self::Auto => "auto".to_owned(),
             Self::Off => "off".to_owned(),
             Self::For(duration) => duration.show(),
+        }
+    }
+}
+
+/// What the tuner keeps the 99th percentile of commit latency under. As text: "off", "5ms".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LatencyTarget {
+    /// Nothing is tuned.
+    Off,
+    /// This.
+    Under(Duration),
+}
+
+impl Value for LatencyTarget {
+    fn parse(raw: &Raw, _: &str) -> Result<Self, ValueProblem> {
+        const EXPECTED: &str = "\"off\" or a duration from 10us to 1m, as \"5ms\"";
+        match raw.text(EXPECTED)? {
+            "off" => Ok(Self::Off),
+            text => match duration(text)? {
+                Duration::ZERO => {
+                    Err(text_problem(EXPECTED, "nothing takes no time; to tune nothing, say \"off\""))
+                }
+                _ => Duration::parse(raw, "10us..=1m").map(Self::Under),
+            },
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Off => "off".to_owned(),
+            Self::Under(duration) => duration.show(),
         }
     }
 }

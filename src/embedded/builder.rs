@@ -4,7 +4,7 @@ use super::ephemeral::EphemeralDir;
 use super::{EmbeddedEngine, Runtime};
 use crate::api::{Durability, ReadLevel, StartError};
 use crate::config::{
-    Address, ByteCount, ClusterName, ConfigError, Configuration, Draft, Origin, Peer, TlsMode,
+    Address, ByteCount, ClusterName, ConfigError, Configuration, Draft, LatencyTarget, Origin, Peer, TlsMode,
 };
 use crate::runtime::Order;
 use std::fmt::Display;
@@ -187,6 +187,28 @@ impl Builder {
     /// How long a call waits for its answer.
     pub fn request_timeout(self, timeout: Duration) -> Self {
         self.configure(move |c| c.raft.request_timeout = timeout)
+    }
+
+    /// Keeps the 99th percentile of commit latency under `target` while this node leads, by changing within their bounds
+    /// how much it does at a time. What was decided is in the [`Status`](crate::api::Status) and logged with its reason.
+    /// The bounds are in [`Configuration::tuner`].
+    pub fn target_p99(self, target: Duration) -> Self {
+        self.configure(move |c| c.tuner.target_p99 = LatencyTarget::Under(target))
+    }
+
+    /// From how many bytes of commands a batch takes no more.
+    pub fn batch_soft_bytes(self, bytes: u64) -> Self {
+        self.configure(move |c| c.limits.batch_soft_bytes = Some(ByteCount(bytes)))
+    }
+
+    /// How many batches may be on the way to this node's disk.
+    pub fn batches_in_flight(self, batches: usize) -> Self {
+        self.configure(move |c| c.limits.batches_in_flight = batches)
+    }
+
+    /// How many bytes of entries may be on the way to one peer.
+    pub fn inflight_bytes(self, bytes: u64) -> Self {
+        self.configure(move |c| c.limits.inflight_bytes = ByteCount(bytes))
     }
 
     /// Makes certificates by itself, of an authority in `dir` that the nodes of a cluster share. For development:

@@ -4,8 +4,8 @@ use super::call::{Call, admin_error, read_error, write_error};
 use super::change::{self, Change, Maker, written};
 use super::{Pipeline, Session, Watch};
 use crate::api::{
-    AdminError, Answer, AttachedSwap, ClientApi, Durability, Member, ReadError, ReadLevel, SessionOptions,
-    Status, StopReason, Swap, WriteError,
+    AdminError, Answer, AttachedSwap, ClientApi, Durability, Member, Pace, ReadError, ReadLevel,
+    SessionOptions, Status, StopReason, Swap, WriteError,
 };
 use crate::kv::{
     Attach, COUNT_KEYS, CommandError, Event, Expected, Key, KeyRange, KeyValue, LeaseId, LeaseStatus,
@@ -105,6 +105,26 @@ impl EmbeddedClient {
         let (command, read) = change.ready()?;
         let (reply, durability) = self.propose(command).await?;
         written(reply, durability, read)
+    }
+
+    /// Makes the node go at this pace; returns its status then.
+    pub(super) async fn set_pace(&self, pace: Pace) -> Result<Status, AdminError> {
+        if !pace.is_possible() {
+            let reason = format!("{pace:?} would stop the node: every part of a pace must be above zero");
+            return Err(AdminError::Refused(reason));
+        }
+        self.ask_status(move |address| Submission::Pace { address, pace }).await
+    }
+
+    async fn ask_status(
+        &self,
+        ask: impl FnOnce(Address) -> Submission + Unpin,
+    ) -> Result<Status, AdminError> {
+        match self.call(ask).await {
+            Outcome::Status(status) => Ok(*status),
+            Outcome::Failed(failure) => Err(admin_error(failure, self.shared.leadership())),
+            other => unreachable!("a question for the status is not answered with {other:?}"),
+        }
     }
 
     /// Sends a command once.
@@ -448,10 +468,6 @@ impl ClientApi for EmbeddedClient {
     }
 
     async fn status(&self) -> Result<Status, AdminError> {
-        match self.call(|address| Submission::Status { address }).await {
-            Outcome::Status(status) => Ok(*status),
-            Outcome::Failed(failure) => Err(admin_error(failure, self.shared.leadership())),
-            other => unreachable!("a question for the status is not answered with {other:?}"),
-        }
+        self.ask_status(|address| Submission::Status { address }).await
     }
 }

@@ -27,7 +27,7 @@ pub use session::Session;
 pub use watch::Watch;
 
 use crate::api::{
-    AdminError, ClientApi, Leadership, ReadError, ReadLevel, ReadyError, StartError, Status, StopError,
+    AdminError, ClientApi, Leadership, Pace, ReadError, ReadLevel, ReadyError, StartError, Status, StopError,
     StopReason,
 };
 use crate::runtime::shared::Shared;
@@ -220,6 +220,26 @@ impl EmbeddedEngine {
     /// [`AdminError`] if it is too busy or has stopped.
     pub async fn status(&self) -> Result<Status, AdminError> {
         self.client().status().await
+    }
+
+    /// Changes how much this node does at a time, at once and until it is changed again; a node that leads follows it. No
+    /// call is refused for it that would not have been before, and no batch exceeds `limits.batch_bytes`. A tuner goes on
+    /// from there, within its bounds.
+    ///
+    /// Returns the node's status with the pace that is in force.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] for a pace with a zero in it; otherwise if the node is too busy or has stopped.
+    ///
+    /// ```
+    #[doc = include_str!("../api/example.txt")]
+    /// let pace = engine.status().await?.pace;
+    /// let slower = engine.set_pace(d_engine::api::Pace { batch_bytes: 64 << 10, ..pace }).await?;
+    /// assert_eq!(slower.pace.batch_bytes, 64 << 10);
+    /// # Ok(()) }
+    /// ```
+    pub async fn set_pace(&self, pace: Pace) -> Result<Status, AdminError> {
+        self.client().set_pace(pace).await
     }
 
     /// Where it listens for peers; `None` for a node without any.

@@ -26,6 +26,7 @@ mod spin;
 mod start;
 mod store;
 mod tokio;
+mod tuner;
 mod turn;
 pub(crate) mod watch;
 

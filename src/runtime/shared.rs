@@ -7,6 +7,7 @@ use super::mailbox::{Address, Mailboxes, Wakes};
 use super::watch::Watches;
 use crate::api::{Durability, Leadership, Status, StopReason};
 use crate::kv::{CommandError, Limits, Reply, Retention, Store, WatchLimits};
+use crate::node::Pace;
 use crate::raft::Mono;
 use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
@@ -31,6 +32,8 @@ pub(crate) enum Submission {
     Alarm { address: Address, at: Mono },
     /// Not that word any more. Has no answer of its own.
     Disarm { address: Address, at: Mono },
+    /// Go at another pace from now on; answered like `Status`.
+    Pace { address: Address, pace: Pace },
     /// What the node is doing.
     Status { address: Address },
 }
@@ -45,6 +48,7 @@ impl Submission {
             | Self::Transfer { address, .. }
             | Self::Alarm { address, .. }
             | Self::Disarm { address, .. }
+            | Self::Pace { address, .. }
             | Self::Status { address } => address,
         }
     }

@@ -10,6 +10,7 @@ use super::network::Network;
 use super::shared::{Shared, Sizes};
 use super::socket::Socket;
 use super::store::SharedStore;
+use super::tuner::Tuning;
 use super::turn::{Loop, Pieces};
 use super::{clock, tokio};
 use crate::api::{StartError, StopReason};
@@ -152,10 +153,12 @@ fn start_and_turn(order: &Order, shared: &Arc<Shared>, told: &Told) -> Result<St
     let seeds =
         Seeds::draw().map_err(|error| StartError::System { what: "drawing random seeds", source: error })?;
     let tls = if has_peers(configuration) { Some(certificates(order)?) } else { None };
-    let (node, directory) = recover(order, shared, &seeds)?;
+    let (mut node, directory) = recover(order, shared, &seeds)?;
+    node.set_pace(configuration.pace());
     let network = tls.map(|tls| open_network(configuration, tls, &seeds, shared)).transpose()?;
     let listening = network.as_ref().and_then(|network| network.local_addr().ok());
-    let parts = Parts { shared: Arc::clone(shared), node, network };
+    let tuning = Tuning::new(configuration, &mut node);
+    let parts = Parts { shared: Arc::clone(shared), node, network, tuning };
     let start = Begin { configuration, told, listening };
     drive(parts, directory, &start)
 }
@@ -165,12 +168,13 @@ struct Parts {
     shared: Arc<Shared>,
     node: Node<SharedStore>,
     network: Option<Network>,
+    tuning: Option<Box<Tuning>>,
 }
 
 impl Parts {
     fn with<D: Disk>(self, disk: D, runtime: &'static str) -> Loop<D> {
-        let Self { shared, node, network } = self;
-        Loop::new(Pieces { shared, node, disk, network, runtime })
+        let Self { shared, node, network, tuning } = self;
+        Loop::new(Pieces { shared, node, disk, network, tuning, runtime })
     }
 }
 

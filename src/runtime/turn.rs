@@ -14,6 +14,7 @@ use super::mailbox::{Address, Wakes};
 use super::network::{Done, Network};
 use super::shared::{Failure, Outcome, Shared, Submission};
 use super::store::SharedStore;
+use super::tuner::Tuning;
 use crate::api::{Counters, Leadership, Member, Status, StopReason};
 use crate::kv::{CommandError, Revision};
 use crate::node::{self, Input, Node, Output, Reply, RequestError, Ticket};
@@ -65,6 +66,7 @@ pub(crate) struct Loop<D> {
     changed: Revision,
     parts: Vec<bytes::Bytes>,
     over: Option<StopReason>,
+    tuning: Option<Box<Tuning>>,
     runtime: &'static str,
     turns: u64,
     longest_turn: Duration,
@@ -78,12 +80,14 @@ pub(crate) struct Pieces<D> {
     pub(crate) node: Node<SharedStore>,
     pub(crate) disk: D,
     pub(crate) network: Option<Network>,
+    /// Where a target is set.
+    pub(crate) tuning: Option<Box<Tuning>>,
     pub(crate) runtime: &'static str,
 }
 
 impl<D: Disk> Loop<D> {
     pub(crate) fn new(pieces: Pieces<D>) -> Self {
-        let Pieces { shared, node, disk, network, runtime } = pieces;
+        let Pieces { shared, node, disk, network, tuning, runtime } = pieces;
         Self {
             shared,
             node,
@@ -98,6 +102,7 @@ impl<D: Disk> Loop<D> {
             changed: Revision::EMPTY,
             parts: Vec::new(),
             over: None,
+            tuning,
             runtime,
             turns: 0,
             longest_turn: Duration::ZERO,
@@ -119,6 +124,7 @@ impl<D: Disk> Loop<D> {
         self.execute(now, instant);
         let sent = self.submit(instant);
         self.deliver();
+        self.measure(now, instant);
         self.tell_watches();
         self.longest_turn = self.longest_turn.max(instant.elapsed());
         if self.over.is_none() && self.shared.is_stopping() {
@@ -193,6 +199,9 @@ impl<D: Disk> Loop<D> {
     }
 
     fn take_submissions(&mut self, now: Now) -> Done {
+        if let (Some(tuning), Some(meter)) = (&mut self.tuning, self.node.meter()) {
+            tuning.note_look(now.mono, meter);
+        }
         for _ in 0..SUBMISSIONS {
             let Some(submission) = self.shared.next_submission() else { return Done::All };
             let ticket = Ticket(submission.address().pack());
@@ -212,9 +221,11 @@ impl<D: Disk> Loop<D> {
                         self.outbox.push((address, Outcome::Alarm));
                     }
                 }
-                Submission::Status { address } => {
-                    let status = Outcome::Status(Box::new(self.status()));
-                    self.outbox.push((address, status));
+                Submission::Status { address } => self.answer_status(now, address),
+                Submission::Pace { address, pace } => {
+                    let pace = self.tuning.as_mut().map_or(pace, |tuning| tuning.begin_from(pace));
+                    self.node.set_pace(pace);
+                    self.answer_status(now, address);
                 }
             }
         }
@@ -231,6 +242,9 @@ impl<D: Disk> Loop<D> {
             } else {
                 self.mark_at = Some(now.mono.after(IDLE));
             }
+        }
+        if let Some(tuning) = &mut self.tuning {
+            tuning.tune(now.mono, &mut self.node);
         }
         while self.alarms.first().is_some_and(|&(at, _)| at <= now.mono) {
             let Some((_, ticket)) = self.alarms.pop_first() else { break };
@@ -315,6 +329,13 @@ impl<D: Disk> Loop<D> {
         shared.mailboxes.deliver(answers.chain(self.outbox.drain(..)), &mut self.wakes);
     }
 
+    /// The commands of this turn have taken so long.
+    fn measure(&mut self, now: Now, instant: Instant) {
+        if let (Some(tuning), Some(meter)) = (&mut self.tuning, self.node.meter()) {
+            tuning.note_delivery(now.mono.after(instant.elapsed()), meter);
+        }
+    }
+
     /// After the callers: whoever watches is told of what they did.
     fn tell_watches(&mut self) {
         let changed = self.node.machine().changed();
@@ -328,7 +349,8 @@ impl<D: Disk> Loop<D> {
         let network = self.network.as_mut().and_then(|network| network.poll_timeout(instant));
         let network = network.map(|due| now.mono.after(due.saturating_duration_since(instant)));
         let alarm = self.alarms.first().map(|&(at, _)| at);
-        [self.node.poll_timeout(), network, alarm, self.mark_at].into_iter().flatten().min()
+        let tuning = self.tuning.as_ref().and_then(|tuning| tuning.poll_timeout());
+        [self.node.poll_timeout(), network, alarm, self.mark_at, tuning].into_iter().flatten().min()
     }
 
     /// Ends the loop because going on would be wrong. Nothing is acknowledged after this.
@@ -369,7 +391,12 @@ impl<D: Disk> Loop<D> {
         }
     }
 
-    fn status(&self) -> Status {
+    fn answer_status(&mut self, now: Now, address: Address) {
+        let status = Outcome::Status(Box::new(self.status(now)));
+        self.outbox.push((address, status));
+    }
+
+    fn status(&self, now: Now) -> Status {
         let node = self.node.status();
         let log = self.disk.stats();
         let transport = self.network.as_ref().map(|network| network.transport.stats()).unwrap_or_default();
@@ -396,6 +423,8 @@ impl<D: Disk> Loop<D> {
             connected_peers: transport.connected,
             repairing: node.standing != Standing::Whole,
             runtime: self.runtime,
+            pace: self.node.pace(),
+            tuner: self.tuning.as_ref().map(|tuning| tuning.status(now.mono)),
             counters: Counters {
                 flushes: log.flushes,
                 disk_bytes: log.disk_bytes,
