@@ -3,6 +3,7 @@
 //! See the README's "Numbers, and how they are made" for the rules it keeps.
 
 mod allocations;
+mod bed;
 mod cluster;
 mod failover;
 mod first_light;
@@ -18,6 +19,8 @@ mod results;
 mod slice;
 mod statistics;
 mod store;
+mod sweep;
+mod tune;
 mod usage;
 mod wait;
 #[allow(dead_code)]
@@ -44,6 +47,10 @@ enum Job {
     FirstLight(Box<first_light::Options>),
     /// The leader is killed, again and again: how long nothing is acknowledged, and whether anything is lost.
     Failover(Box<failover::Options>),
+    /// What each of the knobs of batching costs, at several depths.
+    Sweep(Box<sweep::Options>),
+    /// Lets the engine's tuner look for a pace, and compares what it found with the best of a small sweep.
+    Tune(Box<tune::Options>),
     /// What watchers, leases, ranges and memory cost, on one embedded node.
     Store(Box<store::Options>),
     /// What the machine can do by itself: flush, round trips, arithmetic.
@@ -62,6 +69,8 @@ fn main() -> ExitCode {
         Job::FirstLight(options) => first_light::run(&options).map_err(|error| error.to_string()),
         Job::Failover(options) => failover::run(&options),
         Job::Store(options) => store::run(&options),
+        Job::Sweep(options) => sweep::run(&options),
+        Job::Tune(options) => tune::run(&options),
         Job::Probes { directory } => probes(&directory).map_err(|error| error.to_string()),
         Job::Node(arguments) => node::run(&arguments),
     };
