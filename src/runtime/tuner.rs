@@ -14,6 +14,7 @@ use crate::node::pace::{Load, Meter};
 use crate::node::tuner::{Decision, Histogram, Interval, Knob, Span, Tuner};
 use crate::node::{Node, Pace, StateMachine};
 use crate::raft::Mono;
+use crate::raft::time::nanos;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -30,7 +31,8 @@ pub(super) struct Tuning {
     load: Load,
     /// When the interval began, if one runs: an idle loop is not woken to find out that it is idle.
     began: Option<Mono>,
-    looked: Mono,
+    /// The last look that found the queue empty in the end.
+    emptied: Mono,
     rested: Mono,
     decisions: VecDeque<(Mono, Decision)>,
 }
@@ -61,18 +63,22 @@ impl Tuning {
             histogram: Histogram::default(),
             load: Load::default(),
             began: None,
-            looked: Mono(0),
+            emptied: Mono(0),
             rested: Mono(0),
             decisions: VecDeque::with_capacity(REMEMBERED),
         }))
     }
 
-    /// The loop looks for submissions, in a turn that began at `now`.
-    pub(super) fn note_look(&mut self, now: Mono, meter: &mut Meter) {
-        let slept = now.since(self.rested) > NO_SLEEP;
-        let since = if slept { now } else { self.looked };
-        meter.note_hand_over(since);
-        self.looked = now;
+    /// A turn takes submissions; it is `now`, and the turn began `before`.
+    pub(super) fn note_turn(&mut self, now: Mono, before: Duration, meter: &mut Meter) {
+        let since_rest = now.since(self.rested).saturating_sub(before);
+        let began = Mono(now.0.saturating_sub(nanos(before)));
+        meter.note_hand_over(if since_rest > NO_SLEEP { began } else { self.emptied });
+    }
+
+    /// There was nothing more to take, in a turn that began at `now`.
+    pub(super) fn note_emptied(&mut self, now: Mono) {
+        self.emptied = now;
     }
 
     /// The answers of a turn are delivered.

@@ -118,6 +118,9 @@ impl<D: Disk> Loop<D> {
         // After receiving: what this node promises a leader it heard counts from then, however long it was paused before.
         let now = clock::now();
         self.turns += 1;
+        if let (Some(tuning), Some(meter)) = (&mut self.tuning, self.node.meter()) {
+            tuning.note_turn(now.mono, instant.elapsed(), meter);
+        }
         let taken =
             [received, self.take_log_events(now), self.take_messages(now), self.take_submissions(now)];
         self.take_timeouts(now);
@@ -199,11 +202,13 @@ impl<D: Disk> Loop<D> {
     }
 
     fn take_submissions(&mut self, now: Now) -> Done {
-        if let (Some(tuning), Some(meter)) = (&mut self.tuning, self.node.meter()) {
-            tuning.note_look(now.mono, meter);
-        }
         for _ in 0..SUBMISSIONS {
-            let Some(submission) = self.shared.next_submission() else { return Done::All };
+            let Some(submission) = self.shared.next_submission() else {
+                if let Some(tuning) = &mut self.tuning {
+                    tuning.note_emptied(now.mono);
+                }
+                return Done::All;
+            };
             let ticket = Ticket(submission.address().pack());
             match submission {
                 Submission::Propose { command, .. } => {

@@ -85,14 +85,14 @@ impl Knob {
         }
     }
 
-    /// How often it held something back, in percent of the batches.
+    /// How often it held something back, in percent of the batches, and at most all of them: several turns may wait for one.
     fn share(self, load: &Load) -> u64 {
         let times = match self {
             Self::BatchBytes => load.full,
             Self::BatchesInFlight => load.held_by_disk,
             Self::InFlightBytes => load.held_by_peers,
         };
-        times * 100 / load.batches.max(1)
+        (times * 100 / load.batches.max(1)).min(100)
     }
 }
 
