@@ -1,69 +1,29 @@
 //! Three engines as three processes of this program on the loopback, and what may be asked of them.
 //!
 //! Each node has its own data directory and its own certificate; the load runs inside the leader's process, as it does
-//! in a program that embeds the engine. A node that does not answer in time is an error with the end of its log, never
-//! a hang. Processes end with the coordinator: they exit at the end of their standard input.
+//! in a program that embeds the engine. A node may be killed and started again on the data it left.
 
+use crate::child::{Child, ChildError, PATIENCE, io_error};
 use crate::outage::{Task, Told};
-use crate::protocol::{Load, Loaded, Order, Report, Snapshot};
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use crate::protocol::{Loaded, Order, Report, Snapshot};
+use crate::workload::Workload;
+use std::fs;
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use thiserror::Error;
-
-/// How long a node may take for anything beyond the length of the load itself.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why there is no answer from the cluster.
 #[derive(Debug, Error)]
 pub enum ClusterError {
-    /// The operating system refused.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// Its reason.
-        source: io::Error,
-    },
-    /// A node exited or said nothing for too long.
-    #[error("node {node} {what}; the end of its log:\n{log}")]
-    Silent {
-        /// Which.
-        node: u64,
-        /// What happened.
-        what: String,
-        /// Its last lines on standard error.
-        log: String,
-    },
-    /// A node answered that it could not.
-    #[error("node {node} could not carry out an order: {reason}")]
-    Refused {
-        /// Which.
-        node: u64,
-        /// Its words.
-        reason: String,
-    },
-    /// A node answered something else than was asked.
-    #[error("node {node} answered with {report}")]
-    OutOfTurn {
-        /// Which.
-        node: u64,
-        /// What it said.
-        report: String,
-    },
+    /// A node failed.
+    #[error(transparent)]
+    Node(#[from] ChildError),
     /// No node leads, or several say so, for too long.
     #[error("the nodes did not agree on one leader within {0:?}")]
     NoLeader(Duration),
-}
-
-fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> ClusterError {
-    let what = what.into();
-    move |source| ClusterError::Io { what, source }
 }
 
 /// How to start the nodes.
@@ -79,65 +39,77 @@ pub struct Plan {
     pub cores: Vec<usize>,
 }
 
-/// Running nodes.
+/// Running nodes; positions count from zero, the node at a position has the number one above it.
 pub struct Cluster {
+    plan: Plan,
+    peers: String,
     nodes: Vec<Node>,
     /// Which runtime the nodes chose.
     pub runtime: String,
 }
 
+struct Node {
+    child: Child,
+    /// It was killed or told to stop.
+    down: bool,
+}
+
 impl Cluster {
     /// Starts the nodes and waits until each knows a leader.
     pub fn start(plan: &Plan) -> Result<Self, ClusterError> {
-        let program = std::env::current_exe().map_err(io_error("finding this program"))?;
         let addresses =
             free_addresses(plan.nodes).map_err(io_error("reserving UDP ports on the loopback"))?;
         let peers: Vec<String> =
             addresses.iter().zip(1..).map(|(address, id): (_, u64)| format!("{id}={address}")).collect();
         let certificates = plan.directory.join("certificates");
         fs::create_dir_all(&certificates).map_err(io_error(format!("making {}", certificates.display())))?;
-        let mut nodes = Vec::new();
+        let mut cluster =
+            Self { plan: plan.clone(), peers: peers.join(","), nodes: Vec::new(), runtime: String::new() };
         for id in 1..=plan.nodes {
-            let mut command = Command::new(&program);
-            command
-                .args(["node", "--id", &id.to_string(), "--peers", &peers.join(",")])
-                .args([Path::new("--data"), &plan.directory.join(format!("node-{id}"))])
-                .args([Path::new("--certificates"), &certificates])
-                .args(&plan.arguments);
-            let core = usize::try_from(id - 1).ok().and_then(|number| plan.cores.get(number));
-            if let Some(core) = core {
-                command.args(["--core", &core.to_string()]);
-            }
-            nodes.push(Node::spawn(
-                id,
-                Program::of(&command),
-                plan.directory.join(format!("node-{id}.log")),
-            )?);
+            let child = cluster.spawn(id)?;
+            cluster.nodes.push(Node { child, down: false });
         }
         let mut runtimes = Vec::new();
-        for node in &mut nodes {
-            match node.report(PATIENCE)? {
-                Report::Ready { runtime } => runtimes.push(runtime),
-                other => return Err(node.out_of_turn(&other)),
-            }
+        for node in &mut cluster.nodes {
+            runtimes.push(ready(&mut node.child)?);
         }
         runtimes.dedup();
-        Ok(Self { nodes, runtime: runtimes.join("+") })
+        cluster.runtime = runtimes.join("+");
+        Ok(cluster)
     }
 
-    /// What every node used so far, asked of all before the first answer is read.
-    pub fn snapshots(&mut self) -> Result<Vec<Snapshot>, ClusterError> {
-        for node in &mut self.nodes {
+    fn spawn(&self, id: u64) -> Result<Child, ChildError> {
+        let Plan { directory, arguments, cores, .. } = &self.plan;
+        let mut command = Command::new(std::env::current_exe().map_err(io_error("finding this program"))?);
+        command
+            .args(["node", "--id", &id.to_string(), "--peers", &self.peers])
+            .args([Path::new("--data"), &self.data(id)])
+            .args([Path::new("--certificates"), &directory.join("certificates")])
+            .args(arguments);
+        let core = usize::try_from(id - 1).ok().and_then(|position| cores.get(position));
+        if let Some(core) = core {
+            command.args(["--core", &core.to_string()]);
+        }
+        Child::spawn(format!("node {id}"), &mut command, directory.join(format!("node-{id}.log")))
+    }
+
+    fn data(&self, id: u64) -> PathBuf {
+        self.plan.directory.join(format!("node-{id}"))
+    }
+
+    /// Those that were not taken down.
+    fn up(&mut self) -> impl Iterator<Item = (usize, &mut Child)> {
+        let up = self.nodes.iter_mut().enumerate().filter(|(_, node)| !node.down);
+        up.map(|(position, node)| (position, &mut node.child))
+    }
+
+    /// What every running node used so far, by position; asked of all before the first answer is read.
+    pub fn snapshots(&mut self) -> Result<Vec<(usize, Snapshot)>, ClusterError> {
+        for (_, node) in self.up() {
             node.order(&Order::Snapshot)?;
         }
-        let mut snapshots = Vec::new();
-        for node in &mut self.nodes {
-            match node.report(PATIENCE)? {
-                Report::Snapshot(snapshot) => snapshots.push(*snapshot),
-                other => return Err(node.out_of_turn(&other)),
-            }
-        }
-        Ok(snapshots)
+        let snapshots = self.up().map(|(position, node)| Ok((position, node.snapshot()?)));
+        snapshots.collect()
     }
 
     /// The position of the one node that leads.
@@ -145,9 +117,9 @@ impl Cluster {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let snapshots = self.snapshots()?;
-            let mut leaders = snapshots.iter().enumerate().filter(|(_, snapshot)| snapshot.leads);
+            let mut leaders = snapshots.iter().filter(|(_, snapshot)| snapshot.leads);
             match (leaders.next(), leaders.next()) {
-                (Some((position, _)), None) => return Ok(position),
+                (Some((position, _)), None) => return Ok(*position),
                 _ if Instant::now() > deadline => return Err(ClusterError::NoLeader(PATIENCE)),
                 _ => std::thread::sleep(Duration::from_millis(20)),
             }
@@ -158,185 +130,77 @@ impl Cluster {
     pub fn lead_from_first(&mut self) -> Result<(), ClusterError> {
         match self.leader()? {
             0 => Ok(()),
-            leader => self.nodes[leader].carry_out(&Order::Transfer { to: 1 }),
+            leader => Ok(self.nodes[leader].child.carry_out(&Order::Transfer { to: 1 })?),
         }
     }
 
-    /// Writes every key once, from the node at `position`.
-    pub fn fill(&mut self, position: usize) -> Result<(), ClusterError> {
-        self.nodes[position].carry_out(&Order::Fill)
+    /// Writes every key of a workload once, from the node at `position`.
+    pub fn fill(&mut self, position: usize, workload: &Workload) -> Result<(), ClusterError> {
+        Ok(self.nodes[position].child.carry_out(&Order::Fill(*workload))?)
     }
 
-    /// Runs a load in the process of the node at `position`.
-    pub fn load(&mut self, position: usize, load: Load) -> Result<Loaded, ClusterError> {
-        let node = &mut self.nodes[position];
-        node.order(&Order::Load(load))?;
-        match node.report(PATIENCE + load.slice)? {
-            Report::Loaded(loaded) => Ok(*loaded),
-            other => Err(node.out_of_turn(&other)),
-        }
+    /// Makes what a load needs in the process of the node at `position`.
+    pub fn prepare(&mut self, position: usize, workload: &Workload) -> Result<(), ClusterError> {
+        Ok(self.nodes[position].child.carry_out(&Order::Prepare(*workload))?)
+    }
+
+    /// Runs what was prepared in the process of the node at `position`.
+    pub fn load(&mut self, position: usize, slice: Duration) -> Result<Loaded, ClusterError> {
+        Ok(self.nodes[position].child.load(slice)?)
     }
 
     /// Has the node at `position` carry out a task of a client.
     pub fn client(&mut self, position: usize, task: Task) -> Result<Told, ClusterError> {
-        let node = &mut self.nodes[position];
+        let node = &mut self.nodes[position].child;
         node.order(&Order::Client(task))?;
         match node.report(PATIENCE)? {
             Report::Client(told) => Ok(*told),
-            other => Err(node.out_of_turn(&other)),
+            other => Err(node.out_of_turn(&other).into()),
         }
     }
 
-    /// Kills the node at `position` with SIGKILL.
+    /// Kills the node at `position` with SIGKILL. Its data stays.
     pub fn kill(&mut self, position: usize) -> Result<(), ClusterError> {
         let node = &mut self.nodes[position];
-        node.child.kill().map_err(io_error(format!("killing node {}", node.id)))
+        node.down = true;
+        Ok(node.child.kill()?)
     }
 
     /// Tells the node at `position` to stop in order. It has exited when it is started again.
     pub fn order_stop(&mut self, position: usize) -> Result<(), ClusterError> {
-        self.nodes[position].order(&Order::Stop)
+        let node = &mut self.nodes[position];
+        node.down = true;
+        Ok(node.child.order(&Order::Stop)?)
     }
 
-    /// Starts a node again that was killed or stopped, and waits until it serves; returns how long that took.
+    /// Starts a node again that was killed or stopped, on the data it left, and waits until it serves; returns how long
+    /// that took.
     pub fn start_again(&mut self, position: usize) -> Result<Duration, ClusterError> {
-        let Node { id, child, program, log, .. } = &mut self.nodes[position];
-        child.wait().map_err(io_error(format!("waiting for node {id}")))?;
+        self.nodes[position].child.wait()?;
         let began = Instant::now();
-        let node = Node::spawn(*id, program.clone(), log.clone())?;
-        self.nodes[position] = node;
-        let node = &mut self.nodes[position];
-        match node.report(PATIENCE)? {
-            Report::Ready { .. } => Ok(began.elapsed()),
-            other => Err(node.out_of_turn(&other)),
-        }
+        let mut child = self.spawn(position as u64 + 1)?;
+        ready(&mut child)?;
+        self.nodes[position] = Node { child, down: false };
+        Ok(began.elapsed())
     }
 
     /// Stops every node in order.
     pub fn stop(mut self) -> Result<(), ClusterError> {
-        for node in &mut self.nodes {
+        for (_, node) in self.up() {
             node.order(&Order::Stop)?;
         }
-        for node in &mut self.nodes {
+        for (_, node) in self.up() {
             node.wait_for_exit()?;
         }
         Ok(())
     }
 }
 
-/// What is started for a node, as often as needed.
-#[derive(Clone)]
-struct Program {
-    path: OsString,
-    arguments: Vec<OsString>,
-}
-
-impl Program {
-    fn of(command: &Command) -> Self {
-        Self {
-            path: command.get_program().to_owned(),
-            arguments: command.get_args().map(OsStr::to_owned).collect(),
-        }
-    }
-}
-
-struct Node {
-    id: u64,
-    child: Child,
-    program: Program,
-    orders: ChildStdin,
-    reports: Receiver<String>,
-    log: PathBuf,
-}
-
-impl Node {
-    fn spawn(id: u64, program: Program, log: PathBuf) -> Result<Self, ClusterError> {
-        let errors = File::options().create(true).append(true).open(&log);
-        let errors = errors.map_err(io_error(format!("making {}", log.display())))?;
-        let mut child = Command::new(&program.path)
-            .args(&program.arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(errors)
-            .spawn()
-            .map_err(io_error(format!("starting node {id}")))?;
-        let orders = child.stdin.take().expect("its input was piped");
-        let output = child.stdout.take().expect("its output was piped");
-        let (send, reports) = sync_channel(16);
-        // Ends with the child's output.
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if send.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Ok(Self { id, child, program, orders, reports, log })
-    }
-
-    fn order(&mut self, order: &Order) -> Result<(), ClusterError> {
-        let mut line = serde_json::to_string(order).expect("orders are plain data");
-        line.push('\n');
-        let sent = self.orders.write_all(line.as_bytes()).and_then(|()| self.orders.flush());
-        sent.map_err(|error| self.silent(format!("takes no orders ({error})")))
-    }
-
-    /// For orders whose only answer is that they are done.
-    fn carry_out(&mut self, order: &Order) -> Result<(), ClusterError> {
-        self.order(order)?;
-        match self.report(PATIENCE)? {
-            Report::Done => Ok(()),
-            other => Err(self.out_of_turn(&other)),
-        }
-    }
-
-    fn report(&mut self, patience: Duration) -> Result<Report, ClusterError> {
-        match self.reports.recv_timeout(patience) {
-            Ok(line) => serde_json::from_str(&line).map_err(|error| ClusterError::OutOfTurn {
-                node: self.id,
-                report: format!("{line:?} ({error})"),
-            }),
-            Err(RecvTimeoutError::Timeout) => Err(self.silent(format!("said nothing for {patience:?}"))),
-            Err(RecvTimeoutError::Disconnected) => {
-                let status =
-                    self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-                Err(self.silent(format!("ended ({status})")))
-            }
-        }
-    }
-
-    fn wait_for_exit(&mut self) -> Result<(), ClusterError> {
-        // The reader of its output ends when the process does.
-        match self.reports.recv_timeout(PATIENCE) {
-            Ok(line) => return Err(ClusterError::OutOfTurn { node: self.id, report: line }),
-            Err(RecvTimeoutError::Timeout) => return Err(self.silent("does not stop".into())),
-            Err(RecvTimeoutError::Disconnected) => {}
-        }
-        let status = self.child.wait().map_err(io_error(format!("waiting for node {}", self.id)))?;
-        if status.success() { Ok(()) } else { Err(self.silent(format!("ended ({status})"))) }
-    }
-
-    fn out_of_turn(&self, report: &Report) -> ClusterError {
-        match report {
-            Report::Failed { reason } => ClusterError::Refused { node: self.id, reason: reason.clone() },
-            other => ClusterError::OutOfTurn { node: self.id, report: format!("{other:?}") },
-        }
-    }
-
-    fn silent(&self, what: String) -> ClusterError {
-        const LINES: usize = 20;
-        let text = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let log = lines[lines.len().saturating_sub(LINES)..].join("\n");
-        ClusterError::Silent { node: self.id, what, log }
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        // After a stop in order both find an ended process; otherwise nothing may be left running.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+/// Waits until a node knows a leader; says which runtime it chose.
+fn ready(node: &mut Child) -> Result<String, ChildError> {
+    match node.report(PATIENCE)? {
+        Report::Ready { runtime } => Ok(runtime),
+        other => Err(node.out_of_turn(&other)),
     }
 }
 

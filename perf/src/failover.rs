@@ -313,6 +313,7 @@ fn results(
         rules: Rules {
             blocks: failures.len(),
             slice: options.before + options.after,
+            short_slice: options.before + options.after,
             warm_up: Duration::ZERO,
             most_steal: 1.0,
             attempts: 1,

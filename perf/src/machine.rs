@@ -23,11 +23,16 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Processors that this process may use.
+    pub fn cores() -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
+
     /// This machine, with data under `directory`.
     pub fn here(directory: &Path) -> Self {
         Self {
             processor: processor(),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cores: Self::cores(),
             kernel: {
                 let name = rustix::system::uname();
                 format!("{} {}", name.sysname().to_string_lossy(), name.release().to_string_lossy())

@@ -1,29 +1,33 @@
-//! The measuring harness of d-engine: `cargo run --release -p perf -- first-light`.
+//! The measuring harness of d-engine: `cargo run --release -p perf -- quick`.
 //!
 //! See the README's "Numbers, and how they are made" for the rules it keeps.
 
 mod allocations;
 mod bed;
+mod bench;
+mod child;
 mod cluster;
+mod compare;
 mod failover;
 mod first_light;
-mod load;
+mod generator;
 mod machine;
+mod matrix;
 mod node;
 mod outage;
 mod probe;
 mod protocol;
 mod report;
-#[allow(dead_code)]
 mod results;
 mod slice;
 mod statistics;
 mod store;
+mod summary;
 mod sweep;
+mod system;
 mod tune;
 mod usage;
 mod wait;
-#[allow(dead_code)]
 mod workload;
 
 use clap::{Parser, Subcommand};
@@ -43,6 +47,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Job {
+    /// The figures that matter, against etcd if it is there: about three minutes.
+    Quick(Box<compare::Options>),
+    /// The whole matrix, against etcd if it is there: about twenty-five minutes.
+    Full(Box<compare::Options>),
+    /// The figures that matter against one other system, which must be there.
+    Compare(Box<compare::PeerOptions>),
     /// Puts and reads on three embedded nodes, with what they cost.
     FirstLight(Box<first_light::Options>),
     /// The leader is killed, again and again: how long nothing is acknowledged, and whether anything is lost.
@@ -62,6 +72,9 @@ enum Job {
     /// One node, under orders of the coordinator.
     #[command(hide = true)]
     Node(Box<node::Arguments>),
+    /// The generator for etcd, under orders of the coordinator.
+    #[command(hide = true)]
+    EtcdClient,
 }
 
 fn main() -> ExitCode {
@@ -72,7 +85,11 @@ fn main() -> ExitCode {
         Job::Sweep(options) => sweep::run(&options),
         Job::Tune(options) => tune::run(&options),
         Job::Probes { directory } => probes(&directory).map_err(|error| error.to_string()),
+        Job::Quick(options) => compare::quick(&options).map_err(|error| error.to_string()),
+        Job::Full(options) => compare::full(&options).map_err(|error| error.to_string()),
+        Job::Compare(options) => compare::compare(&options).map_err(|error| error.to_string()),
         Job::Node(arguments) => node::run(&arguments),
+        Job::EtcdClient => system::etcd::client::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,11 +1,14 @@
 //! One engine in a process of its own, taking orders: `perf node`, started by the coordinator and by nobody else.
 
 use crate::allocations;
-use crate::load::{self, Material};
+use crate::generator::embedded::{self, Audience, Embedded};
+use crate::generator::{self, Material};
 use crate::outage;
-use crate::protocol::{Counters, Order, Report, Snapshot};
+use crate::protocol::{Counters, Loaded, Order, Report, Snapshot};
+use crate::results::Promise;
 use crate::usage::ProcessUsage;
 use crate::wait::wait_for;
+use crate::workload::{Call, Workload};
 use d_engine::prelude::*;
 use std::fmt;
 use std::io::{self, BufRead, Write};
@@ -59,11 +62,11 @@ pub enum DurabilityChoice {
 }
 
 impl DurabilityChoice {
-    /// The word that begins a row's name.
-    pub fn promise(self) -> &'static str {
+    /// What it is called in a report.
+    pub fn promise(self) -> Promise {
         match self {
-            Self::DiskFirst => "fsync-quorum",
-            Self::MemFirst => "memory-quorum",
+            Self::DiskFirst => Promise::FsyncQuorum,
+            Self::MemFirst => Promise::MemoryQuorum,
         }
     }
 }
@@ -127,7 +130,7 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
     let status = wait_for(client.status()).map_err(|error| error.to_string())?;
     say(&Report::Ready { runtime: status.runtime.to_owned() })?;
 
-    let mut material = Material::new();
+    let mut calls = Calls { embedded: Embedded::new(client.clone()), client: client.clone(), prepared: None };
     let mut writer = outage::Client::new(&engine);
     for line in io::stdin().lock().lines() {
         let line = line.map_err(|error| error.to_string())?;
@@ -136,8 +139,12 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
             Order::Snapshot => {
                 snapshot(&engine, &client).map(|snapshot| Report::Snapshot(Box::new(snapshot)))
             }
-            Order::Fill => load::fill(&client, &mut material).map(|()| Report::Done),
-            Order::Load(load) => Ok(Report::Loaded(Box::new(load::run(&client, load, &mut material)))),
+            Order::Fill(workload) => {
+                generator::fill(&mut calls.embedded, &Material::of(&workload)).map(|()| Report::Done)
+            }
+            Order::Prepare(workload) => calls.prepare(workload).map(|()| Report::Done),
+            Order::Load { slice } => calls.load(slice).map(|loaded| Report::Loaded(Box::new(loaded))),
+            Order::Aim { .. } => Err("a node calls itself and nobody else".into()),
             Order::Transfer { to } => wait_for(client.transfer_leadership(NodeId(to)))
                 .map(|()| Report::Done)
                 .map_err(|error| error.to_string()),
@@ -147,6 +154,43 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
         say(&done.unwrap_or_else(|reason| Report::Failed { reason }))?;
     }
     wait_for(engine.stop()).map_err(|error| error.to_string())
+}
+
+/// The client side of the process.
+struct Calls {
+    client: EmbeddedClient,
+    embedded: Embedded,
+    prepared: Option<Prepared>,
+}
+
+struct Prepared {
+    workload: Workload,
+    material: Material,
+    audience: Option<Audience>,
+}
+
+impl Calls {
+    fn prepare(&mut self, workload: Workload) -> Result<(), String> {
+        // Watches of an earlier load end first.
+        self.prepared = None;
+        let audience = match workload.call {
+            Call::Watch { watchers } => Some(embedded::open(&self.client, watchers)?),
+            _ => None,
+        };
+        self.prepared = Some(Prepared { workload, material: Material::of(&workload), audience });
+        Ok(())
+    }
+
+    fn load(&mut self, slice: Duration) -> Result<Loaded, String> {
+        let Prepared { workload, material, audience } =
+            self.prepared.as_mut().ok_or("a load that was not prepared")?;
+        match (workload.call, audience) {
+            (Call::Watch { watchers }, Some(audience)) => {
+                Ok(embedded::show(&self.client, audience, workload, watchers, slice))
+            }
+            _ => Ok(generator::run(&mut self.embedded, workload, slice, material)),
+        }
+    }
 }
 
 fn start(arguments: &Arguments) -> Result<EmbeddedEngine, String> {

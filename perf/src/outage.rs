@@ -10,9 +10,9 @@
 //! done all of its work.
 
 use crate::results::Moment;
-use crate::slice::{KEY_BYTES, VALUE_BYTES};
 use crate::statistics::SplitMix;
 use crate::wait::wait_for;
+use crate::workload::{KEY_BYTES, VALUE_BYTES};
 use d_engine::embedded::{Completed, PipelineError};
 use d_engine::prelude::*;
 use rustix::time::{ClockId, clock_gettime};

@@ -1,21 +1,34 @@
-//! What the coordinator and the node processes say to each other: one JSON value a line, orders on standard input,
-//! reports on standard output.
+//! What the coordinator and the processes of this program that it starts say to each other: one JSON value a line, orders
+//! on standard input, reports on standard output.
 
 use crate::allocations::Allocations;
 use crate::outage::{Task, Told};
 use crate::usage::ProcessUsage;
+use crate::workload::Workload;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// From the coordinator to a node. The end of the input means `Stop`.
+/// From the coordinator to a node or a client. The end of the input means `Stop`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Order {
     /// Say what was used so far.
     Snapshot,
-    /// Be a client of yourself for a while.
-    Load(Load),
-    /// Write every key once, so that reads find what they ask for.
-    Fill,
+    /// Talk to this server from now on, over this many connections; for a client of a server only.
+    Aim {
+        /// Its address.
+        endpoint: String,
+        /// How many connections.
+        connections: usize,
+    },
+    /// Make all that a load needs: what costs time before the clock starts.
+    Prepare(Workload),
+    /// Be a client for a while, as prepared.
+    Load {
+        /// No call begins after this time.
+        slice: Duration,
+    },
+    /// Write every key of a workload once, so that reads find what they ask for.
+    Fill(Workload),
     /// Make another node the leader.
     Transfer {
         /// Its number.
@@ -27,10 +40,10 @@ pub enum Order {
     Stop,
 }
 
-/// From a node to the coordinator; one for each order, and `Ready` first.
+/// From a node or a client to the coordinator; one for each order, and `Ready` first.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Report {
-    /// The engine runs and knows a leader.
+    /// The engine runs and knows a leader; or the client runs.
     Ready {
         /// Which runtime it chose.
         runtime: String,
@@ -50,30 +63,6 @@ pub enum Report {
     },
 }
 
-/// A closed loop of one kind of call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Load {
-    /// Which call.
-    pub call: Call,
-    /// Calls kept outstanding.
-    pub in_flight: usize,
-    /// No call begins after this time.
-    pub slice: Duration,
-}
-
-/// The calls that are measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Call {
-    /// `pipeline().put`
-    Put,
-    /// `get_linearizable`
-    GetLinearizable,
-    /// `get_lease`
-    GetLease,
-    /// `get_eventual`
-    GetEventual,
-}
-
 /// What a load came to, seen by the client.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Loaded {
@@ -81,6 +70,8 @@ pub struct Loaded {
     pub operations: u64,
     /// Calls that failed, by message.
     pub errors: Vec<(String, u64)>,
+    /// Calls of an open loop that were due and found no room until the end.
+    pub missed: u64,
     /// From the first call to the last answer.
     pub elapsed: Duration,
     /// Latencies of successful calls: nanoseconds, and how many.
@@ -117,18 +108,4 @@ pub struct Counters {
     pub sleeps: u64,
     /// Times a caller's thread was woken.
     pub wakes: u64,
-}
-
-impl Counters {
-    /// What was counted between `earlier` and `self`.
-    pub fn since(&self, earlier: &Self) -> Self {
-        Self {
-            flushes: self.flushes - earlier.flushes,
-            disk_bytes: self.disk_bytes - earlier.disk_bytes,
-            batches: self.batches - earlier.batches,
-            turns: self.turns - earlier.turns,
-            sleeps: self.sleeps - earlier.sleeps,
-            wakes: self.wakes - earlier.wakes,
-        }
-    }
 }

@@ -1,8 +1,10 @@
 //! The report: medians over blocks as a table for people and as JSON for programs, raw slices included.
 
 use crate::machine::Machine;
-use crate::slice::{FIGURES, KEY_BYTES, Row, Slice, VALUE_BYTES};
+use crate::results::{Part, Promise, Row, Slice};
+use crate::slice::FIGURES;
 use crate::statistics::{Median, median};
+use crate::workload::{KEY_BYTES, VALUE_BYTES};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -20,10 +22,10 @@ pub struct Report {
     /// Which runtime the nodes ran on.
     pub runtime: String,
     /// What the puts promise; the reads show writes of the same promise.
-    pub promise: String,
+    pub promise: Promise,
     /// Blocks asked for.
     pub blocks: usize,
-    /// Slices left out since leadership moved during them: the only rule by which one is.
+    /// Slices left out by the rule.
     pub dropped: usize,
     /// Every figure of every row.
     pub rows: Vec<Summary>,
@@ -77,7 +79,7 @@ pub struct About {
     /// Which runtime.
     pub runtime: String,
     /// What the puts promise.
-    pub promise: String,
+    pub promise: Promise,
     /// Blocks asked for.
     pub blocks: usize,
     /// Slices left out.
@@ -88,12 +90,14 @@ impl Summary {
     fn new(row: &Row, number: usize, all: &[Slice]) -> Self {
         let slices: Vec<&Slice> = all.iter().filter(|slice| slice.row == number).collect();
         let mut errors = BTreeMap::new();
-        for (message, count) in slices.iter().flat_map(|slice| &slice.loaded.errors) {
+        for (message, count) in slices.iter().flat_map(|slice| &slice.errors) {
             *errors.entry(message.clone()).or_insert(0) += count;
         }
         let figures = FIGURES
             .iter()
-            .filter_map(|figure| Some((figure.key, median(slices.iter().filter_map(|s| (figure.of)(s)))?)))
+            .filter_map(|figure| {
+                Some((figure.key, median(slices.iter().filter_map(|s| (figure.of)(row, s)))?))
+            })
             .collect();
         let probe = |of: fn(&Slice) -> f64| median(slices.iter().map(|slice| of(slice)));
         let probes = [
@@ -103,7 +107,7 @@ impl Summary {
             ("spin_us", probe(|s| s.probes.spin)),
         ];
         Self {
-            name: row.name.clone(),
+            name: row.name(),
             errors,
             figures,
             probes: probes.into_iter().filter_map(|(key, found)| Some((key, found?))).collect(),
@@ -120,8 +124,12 @@ impl Summary {
 fn threads(slices: &[&Slice]) -> Vec<(String, f64)> {
     let mut sums: BTreeMap<String, Duration> = BTreeMap::new();
     for slice in slices {
-        for (position, node) in slice.nodes.iter().enumerate() {
-            let role = if position == slice.leader { "leader" } else { "followers" };
+        for node in &slice.processes {
+            let role = match node.part {
+                Part::Leader => "leader",
+                Part::Follower => "followers",
+                Part::Generator => "generator",
+            };
             for (name, cpu) in &node.usage.threads {
                 // Names end in the number of a node or of a process: the same thread of all of them.
                 let name =
@@ -130,7 +138,7 @@ fn threads(slices: &[&Slice]) -> Vec<(String, f64)> {
             }
         }
     }
-    let operations: u64 = slices.iter().map(|slice| slice.loaded.operations).sum();
+    let operations: u64 = slices.iter().map(|slice| slice.operations).sum();
     let mut threads: Vec<(String, f64)> = sums
         .into_iter()
         .map(|(name, cpu)| (name, cpu.as_secs_f64() * 1e6 / operations.max(1) as f64))
@@ -141,7 +149,7 @@ fn threads(slices: &[&Slice]) -> Vec<(String, f64)> {
 }
 
 /// A number with as many digits as it deserves.
-fn number(value: Option<f64>) -> String {
+pub fn number(value: Option<f64>) -> String {
     match value {
         None => "-".into(),
         Some(value) if value >= 1_000.0 => grouped(value),

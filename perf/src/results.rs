@@ -96,6 +96,8 @@ pub struct Rules {
     pub blocks: usize,
     /// Length of a slice.
     pub slice: Duration,
+    /// Length of a slice of a row that is a point of a curve and not a figure by itself.
+    pub short_slice: Duration,
     /// Length of the unmeasured slice of each row that comes first.
     pub warm_up: Duration,
     /// A slice is left out when leadership moved during it, or when more than this share of the machine was taken by its
@@ -224,6 +226,8 @@ pub struct Slice {
     pub latencies: Vec<(u64, u64)>,
     /// What each process spent: all nodes, and the generator where it is one of its own.
     pub processes: Vec<Spent>,
+    /// Processor time that the systems which waited for their turn took meanwhile.
+    pub idle_cpu: Duration,
     /// Probes before and after, halfway.
     pub probes: Probes,
     /// What the machine's processors did.
@@ -403,6 +407,7 @@ pub enum Unfair {
 
 /// Rows that may stand side by side.
 #[derive(Clone, Debug)]
+#[allow(dead_code, reason = "for drawings")]
 pub struct Chart<'a> {
     rows: Vec<&'a Row>,
     promise: Promise,
@@ -427,10 +432,12 @@ impl<'a> Chart<'a> {
     }
 
     /// In the order given.
+    #[allow(dead_code, reason = "for drawings")]
     pub fn rows(&self) -> &[&'a Row] {
         &self.rows
     }
 
+    #[allow(dead_code, reason = "for drawings")]
     /// What all of them promise: part of the chart's title.
     pub fn promise(&self) -> Promise {
         self.promise
@@ -513,6 +520,7 @@ impl Results {
     }
 
     /// The latencies of a row, all slices in one; nanoseconds.
+    #[allow(dead_code, reason = "for drawings")]
     pub fn latencies_of(&self, row: usize) -> Histogram<u64> {
         let mut all = latencies();
         for &(value, count) in self.slices_of(row).flat_map(|slice| &slice.latencies) {
@@ -726,10 +734,67 @@ pub mod tests {
                 spent(Part::Follower, "node 2"),
                 spent(Part::Follower, "node 3"),
             ],
+            idle_cpu: Duration::ZERO,
             probes: Probes::default(),
             machine: None,
             cores: 2,
         }
+    }
+
+    /// Everything around rows and slices for tests; the system `ours` is ours.
+    pub fn results(rows: Vec<Row>, slices: Vec<Slice>) -> Results {
+        let mut systems: Vec<Subject> = Vec::new();
+        for row in &rows {
+            if !systems.iter().any(|known| known.name == row.system) {
+                systems.push(Subject {
+                    name: row.system.clone(),
+                    version: "1".into(),
+                    promise: row.promise,
+                    nodes: 3,
+                    ours: row.system == "ours",
+                    settings: BTreeMap::new(),
+                });
+            }
+        }
+        Results {
+            format: FORMAT,
+            version: "1".into(),
+            job: "quick".into(),
+            command: Vec::new(),
+            started: 0,
+            took: Duration::ZERO,
+            machine: Machine::here(std::path::Path::new(".")),
+            probes: Probes::default(),
+            rules: Rules {
+                blocks: 1,
+                slice: Duration::from_secs(1),
+                short_slice: Duration::from_secs(1),
+                warm_up: Duration::ZERO,
+                most_steal: 0.05,
+                attempts: 3,
+                seed: 1,
+            },
+            notes: Vec::new(),
+            systems,
+            rows,
+            slices,
+            dropped: Vec::new(),
+            ratios: Vec::new(),
+            goals: Vec::new(),
+            memory: Vec::new(),
+            failures: Vec::new(),
+            recovery: Vec::new(),
+            sweep: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let found = results(vec![row("ours", Promise::FsyncQuorum, 1)], vec![slice(0, 0, 10)]);
+        let text = serde_json::to_string(&found).expect("plain data");
+        let read: Results = serde_json::from_str(&text).expect("the same data");
+        assert_eq!((read.rows, read.slices[0].operations), (found.rows, 10));
+        assert!(text.contains("\"fsync-quorum\""), "{text}");
     }
 
     #[test]

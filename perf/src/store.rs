@@ -4,11 +4,12 @@
 //! One embedded node with its log on a real disk, the harness in its process. Every write was flushed before it was
 //! acknowledged. Rows that are compared take turns in short slices, in an order that is drawn anew for each block.
 
-use crate::load::{self, Material};
-use crate::protocol::{Call, Load};
+use crate::generator::embedded::Embedded;
+use crate::generator::{self, Material};
 use crate::statistics::{Median, SplitMix, median};
 use crate::usage::ProcessUsage;
 use crate::wait::wait_for;
+use crate::workload::{Call, Workload};
 use bytes::BytesMut;
 use d_engine::kv::{
     Attach, Event, Filter, KeyRange, Op, RangeQuery, Revision, Store, Txn, WatchItem, WatchQuery, encode_put,
@@ -104,21 +105,40 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 
 // ---- memory and reads, on the store alone
 
-fn memory(options: &Options) -> Result<(), Failure> {
-    let key = |number: u64| format!("key-{number:012}");
+/// Resident memory that a key of 16 B with a value of 256 B takes in a store of so many.
+pub fn bytes_per_key(keys: u64) -> Result<f64, Failure> {
+    filled(keys).map(|filled| filled.per_key)
+}
+
+struct Filled {
+    store: Store,
+    per_key: f64,
+    applied: Duration,
+}
+
+fn key(number: u64) -> String {
+    format!("key-{number:012}")
+}
+
+fn filled(keys: u64) -> Result<Filled, Failure> {
     let value = [7_u8; 256];
     let mut store = Store::new();
     let before = resident();
     let mut command = BytesMut::new();
     let began = Instant::now();
-    for number in 0..options.keys {
+    for number in 0..keys {
         command.clear();
         encode_put(key(number).as_bytes(), &value, &mut command).map_err(text)?;
         store.apply(&command);
     }
     let applied = began.elapsed();
+    let per_key = resident().saturating_sub(before) as f64 / keys as f64;
+    Ok(Filled { store, per_key, applied })
+}
+
+fn memory(options: &Options) -> Result<(), Failure> {
+    let Filled { store, per_key, applied } = filled(options.keys)?;
     let own = 16 + 256;
-    let per_key = resident().saturating_sub(before) as f64 / options.keys as f64;
     say(format!(
         "{} keys: {per_key:.0} B of resident memory a key, {:.0} B beside its own {own}; {:.0} ns to apply a put",
         options.keys,
@@ -167,8 +187,10 @@ fn per_call<T>(arguments: &[T], mut call: impl FnMut(&T) -> bool) -> f64 {
 
 fn watchers_elsewhere(engine: &EmbeddedEngine, options: &Options) -> Result<(), Failure> {
     let client = engine.client();
-    let mut material = Material::new();
-    load::fill(&client, &mut material)?;
+    let workload = Workload::closed(Call::Put, options.in_flight);
+    let mut material = Material::of(&workload);
+    let mut calls = Embedded::new(client.clone());
+    generator::fill(&mut calls, &material)?;
     let rows = &options.watchers;
     let mut rates = vec![Vec::new(); rows.len()];
     let mut costs = vec![Vec::new(); rows.len()];
@@ -180,8 +202,7 @@ fn watchers_elsewhere(engine: &EmbeddedEngine, options: &Options) -> Result<(), 
         for row in order {
             let watches = open_elsewhere(&client, rows[row])?;
             let before = ProcessUsage::of_self();
-            let load = Load { call: Call::Put, in_flight: options.in_flight, slice: options.slice };
-            let loaded = load::run(&client, load, &mut material);
+            let loaded = generator::run(&mut calls, &workload, options.slice, &mut material);
             let spent = ProcessUsage::of_self().since(&before);
             if loaded.operations == 0 {
                 return Err(format!("no put was acknowledged with {} watchers", rows[row]));

@@ -240,7 +240,15 @@ pub fn promise(choices: &Choices) -> Promise {
 
 /// How it was measured.
 pub fn rules(blocks: usize, slice: Duration, choices: &Choices) -> Rules {
-    Rules { blocks, slice, warm_up: WARM_UP, most_steal: 1.0, attempts: ATTEMPTS, seed: choices.seed }
+    Rules {
+        blocks,
+        slice,
+        short_slice: slice,
+        warm_up: WARM_UP,
+        most_steal: 1.0,
+        attempts: ATTEMPTS,
+        seed: choices.seed,
+    }
 }
 
 /// What a reader must know of every run on a [`Bed`].

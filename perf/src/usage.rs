@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Ticks of `/proc/*/stat` per second: fixed by the Linux ABI for user space.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// What this process used since it began.
+/// What a process used since it began.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ProcessUsage {
     /// User and system time of all threads, ended ones too; nanoseconds exact.
@@ -31,16 +31,27 @@ impl ProcessUsage {
     /// Reads the accounts of the calling process.
     pub fn of_self() -> Self {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
-        let (threads, switches) = threads();
+        let cpu =
+            Duration::new(u64::try_from(cpu.tv_sec).unwrap_or(0), u32::try_from(cpu.tv_nsec).unwrap_or(0));
+        Self::read("/proc/self", cpu)
+    }
+
+    /// Reads the accounts of another process; its processor time is in steps of 10 ms. `None` if there is no such
+    /// process, or no way to know.
+    pub fn of(pid: u32) -> Option<Self> {
+        let directory = format!("/proc/{pid}");
+        let (user, system) = times(&directory)?;
+        Some(Self::read(&directory, user + system))
+    }
+
+    fn read(directory: &str, cpu: Duration) -> Self {
+        let (threads, switches) = threads(directory);
         Self {
-            cpu: Duration::new(
-                u64::try_from(cpu.tv_sec).unwrap_or(0),
-                u32::try_from(cpu.tv_nsec).unwrap_or(0),
-            ),
-            user: user_time().unwrap_or_default(),
+            cpu,
+            user: times(directory).unwrap_or_default().0,
             switches,
-            written_bytes: field("/proc/self/io", "write_bytes:"),
-            resident_bytes: field("/proc/self/status", "VmRSS:").map(|kib: u64| kib * 1024),
+            written_bytes: field(&format!("{directory}/io"), "write_bytes:"),
+            resident_bytes: field(&format!("{directory}/status"), "VmRSS:").map(|kib: u64| kib * 1024),
             threads,
         }
     }
@@ -77,17 +88,23 @@ fn field(path: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-fn user_time() -> Option<Duration> {
-    let text = fs::read_to_string("/proc/self/stat").ok()?;
-    // The name in parentheses may hold spaces; the fields are counted behind it. utime is field 14 of proc(5).
-    let ticks: u64 = text.rsplit_once(')')?.1.split_whitespace().nth(11)?.parse().ok()?;
-    Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+/// Time in user space and in the kernel.
+fn times(directory: &str) -> Option<(Duration, Duration)> {
+    let text = fs::read_to_string(format!("{directory}/stat")).ok()?;
+    // The name in parentheses may hold spaces; the fields are counted behind it. utime and stime are fields 14 and 15 of
+    // proc(5).
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut next = || -> Option<Duration> {
+        let ticks: u64 = fields.next()?.parse().ok()?;
+        Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    };
+    Some((next()?, next()?))
 }
 
-fn threads() -> (Vec<(String, Duration)>, u64) {
+fn threads(directory: &str) -> (Vec<(String, Duration)>, u64) {
     let mut by_name: Vec<(String, Duration)> = Vec::new();
     let mut switches = 0;
-    for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+    for task in fs::read_dir(format!("{directory}/task")).into_iter().flatten().flatten() {
         let path = task.path();
         let read = |file| fs::read_to_string(path.join(file)).unwrap_or_default();
         let cpu = read("schedstat").split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0);
@@ -157,6 +174,16 @@ mod tests {
         }
         let used = ProcessUsage::of_self().since(&before);
         assert!(used.cpu >= Duration::from_millis(5));
+    }
+
+    #[test]
+    fn another_process_is_read_as_this_one_is() {
+        let read = ProcessUsage::of(std::process::id()).expect("this process exists");
+        let own = ProcessUsage::of_self();
+        assert!(read.resident_bytes.is_some_and(|bytes| bytes > 0) && !read.threads.is_empty());
+        assert!(read.cpu <= own.cpu + Duration::from_millis(20), "{:?} {:?}", read.cpu, own.cpu);
+        // A process's number never reaches its ceiling (proc(5), pid_max).
+        assert!(ProcessUsage::of(u32::MAX).is_none());
     }
 
     #[test]

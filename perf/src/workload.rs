@@ -149,14 +149,6 @@ impl Workload {
     pub fn payload_bytes(&self) -> usize {
         self.key_bytes + self.value_bytes
     }
-
-    /// The most calls that are outstanding at once.
-    pub fn most_in_flight(&self) -> usize {
-        match self.pace {
-            Pace::Closed { in_flight } => in_flight.max(1),
-            Pace::Open { backlog, .. } => backlog.max(1),
-        }
-    }
 }
 
 impl fmt::Display for Workload {

@@ -37,9 +37,9 @@ fn a_short_run_reports_every_row_with_its_promise() {
         [
             "fsync-quorum put, 1 in flight",
             "fsync-quorum put, 16 in flight",
-            "linearizable get, 100 in flight",
-            "lease get, one thread",
-            "eventual get, one thread",
+            "fsync-quorum linearizable get, 100 in flight",
+            "fsync-quorum lease get, 1 in flight",
+            "fsync-quorum eventual get, 1 in flight",
         ]
     );
     for row in rows {

@@ -1,0 +1,209 @@
+//! What is asked: the rows of the matrix in each tier, and the figures that were set as goals.
+
+use crate::bench::Asked;
+use crate::results::{Goal, Measure, Ratio, Results, Row, Slice};
+use crate::slice::times_limit;
+use crate::statistics::{Median, median};
+use crate::workload::{Call, Distribution, Workload};
+
+/// Calls of an open loop that may be outstanding.
+const BACKLOG: usize = 10_000;
+/// Offered rates of the curve; a system stays out of those above the first that it cannot follow.
+const RATES: [f64; 11] = [1e3, 2e3, 4e3, 8e3, 12e3, 16e3, 32e3, 64e3, 125e3, 250e3, 500e3];
+/// Depths of the sweep beside those of W1 and W2.
+const DEPTHS: [usize; 6] = [4, 16, 64, 256, 2048, 8192];
+/// Bytes of values beside the usual ones.
+const SIZES: [usize; 5] = [16, 1 << 10, 4 << 10, 16 << 10, 128 << 10];
+const DEPTH: usize = 100;
+
+fn row(id: &str, workload: Workload) -> Asked {
+    Asked { id: id.into(), workload, point: false }
+}
+
+fn point(id: &str, workload: Workload) -> Asked {
+    Asked { id: id.into(), workload, point: true }
+}
+
+/// The rows whose figures are quoted.
+pub fn headlines() -> Vec<Asked> {
+    let mut rows = vec![row("W1", Workload::closed(Call::Put, 1))];
+    rows.extend([100, 1000, 8000].map(|depth| row("W2", Workload::closed(Call::Put, depth))));
+    rows.extend(
+        [Call::GetLinearizable, Call::GetLease, Call::GetEventual]
+            .map(|call| row("W6", Workload::closed(call, DEPTH))),
+    );
+    rows
+}
+
+/// The headlines, and a mixed load.
+pub fn quick() -> Vec<Asked> {
+    let mut rows = headlines();
+    rows.push(point("W7", mixed().on(Distribution::Zipf)));
+    rows
+}
+
+/// Everything that the engine has so far.
+pub fn full() -> Vec<Asked> {
+    let mut rows = headlines();
+    rows.extend(RATES.map(|rate| point("W3", Workload::open(Call::Put, rate, BACKLOG))));
+    rows.extend(DEPTHS.map(|depth| point("W4", Workload::closed(Call::Put, depth))));
+    rows.extend(SIZES.map(|size| point("W5", Workload::closed(Call::Put, DEPTH).with_values_of(size))));
+    rows.push(point("W7", mixed().on(Distribution::Zipf)));
+    rows.push(point("W7", mixed().on(Distribution::Hot(10))));
+    rows.extend([1, 100, 10_000].map(|watchers| point("W9", Workload::closed(Call::Watch { watchers }, 1))));
+    rows
+}
+
+fn mixed() -> Workload {
+    Workload::closed(Call::Mixed { reads: 90 }, DEPTH)
+}
+
+/// Those whose id or name is among `wanted`; all, if nothing is.
+pub fn only(rows: Vec<Asked>, wanted: &[String]) -> Vec<Asked> {
+    if wanted.is_empty() {
+        return rows;
+    }
+    let named = |asked: &Asked| {
+        wanted
+            .iter()
+            .any(|word| asked.id.eq_ignore_ascii_case(word) || asked.workload.to_string().contains(word))
+    };
+    rows.into_iter().filter(named).collect()
+}
+
+/// Every pair of rows, ours and another's, that was asked the same, by every measure.
+pub fn ratios(results: &Results) -> Vec<Ratio> {
+    let ours = |row: &Row| results.systems.iter().any(|system| system.ours && system.name == row.system);
+    let mut ratios = Vec::new();
+    for (mine, _) in results.rows.iter().enumerate().filter(|(_, row)| ours(row)) {
+        for (other, _) in results.rows.iter().enumerate().filter(|(_, row)| !ours(row)) {
+            for measure in Measure::ALL {
+                // What may not be compared is not.
+                if let Ok(Some(ratio)) = Ratio::of(&results.rows, &results.slices, (mine, other), measure) {
+                    ratios.push(ratio);
+                }
+            }
+        }
+    }
+    ratios
+}
+
+/// The goals, with what this run found.
+pub fn goals(results: &Results) -> Vec<Goal> {
+    let against = |depth: usize| {
+        let rows: Vec<usize> = results.rows_asked(Call::Put, depth).collect();
+        let ratio =
+            results.ratios.iter().find(|ratio| ratio.measure == Measure::Rate && rows.contains(&ratio.ours));
+        ratio.map(|ratio| ratio.times_better)
+    };
+    let per_core =
+        |call: Call| ours(results, call, DEPTH, |_, slice| slice.cpu_micros().map(|micros| 1.0 / micros));
+    let failover = median(
+        results
+            .failures
+            .iter()
+            .filter(|failure| failure.what.contains("killed"))
+            .map(|failure| failure.to_first_acknowledgement.as_secs_f64() * 1e3),
+    );
+    let mut goals = vec![
+        more("embedded put, 1000 in flight, against etcd's gRPC put", "x", (25.0, 60.0), against(1000)),
+        less(
+            "embedded put, 1 in flight, as multiple of (flush + round trip)",
+            "x",
+            (1.4, 1.15),
+            ours(results, Call::Put, 1, times_limit),
+        ),
+        less(
+            "CPU per embedded put over three nodes, generator included (1000 in flight)",
+            "µs",
+            (5.0, 3.0),
+            ours(results, Call::Put, 1000, |_, slice| slice.cpu_micros()),
+        ),
+        less(
+            "allocations per put in the leader's process, generator included (1000 in flight)",
+            "",
+            (1.0, 0.0),
+            ours(results, Call::Put, 1000, |_, slice| {
+                slice.per_operation(slice.leader()?.allocations?.count as f64)
+            }),
+        ),
+    ];
+    for depth in [100, 1000] {
+        goals.push(less(
+            &format!("flushes per node and put at {depth} in flight, times {depth}"),
+            "",
+            (3.0, 2.2),
+            ours(results, Call::Put, depth, |_, slice| Some(slice.flushes()? * depth as f64)),
+        ));
+    }
+    goals.push(more(
+        "embedded linearizable reads per second and core (100 in flight)",
+        "M/s",
+        (1.5, 3.0),
+        per_core(Call::GetLinearizable),
+    ));
+    goals.push(more("embedded lease reads per second and core", "M/s", (4.0, 8.0), per_core(Call::GetLease)));
+    goals.push(less(
+        "leader killed: median time to the next acknowledged write",
+        "ms",
+        (500.0, 100.0),
+        failover,
+    ));
+    if goals[0].found.is_none() {
+        goals[0].note = "etcd was not part of this run".into();
+    }
+    if let Some(last) = goals.last_mut().filter(|goal| goal.found.is_none()) {
+        last.note = "`perf failover` measures it".into();
+    }
+    goals
+}
+
+fn ours(
+    results: &Results,
+    call: Call,
+    depth: usize,
+    figure: impl Fn(&Row, &Slice) -> Option<f64>,
+) -> Option<Median> {
+    let mine = |position: &usize| {
+        let row = &results.rows[*position];
+        results.systems.iter().any(|system| system.ours && system.name == row.system)
+    };
+    let position = results.rows_asked(call, depth).find(mine)?;
+    median(results.slices_of(position).filter_map(|slice| figure(&results.rows[position], slice)))
+}
+
+fn more(name: &str, unit: &str, (reach, aim): (f64, f64), found: Option<Median>) -> Goal {
+    Goal {
+        name: name.into(),
+        unit: unit.into(),
+        reach,
+        aim,
+        more_is_better: true,
+        found,
+        note: String::new(),
+    }
+}
+
+fn less(name: &str, unit: &str, limits: (f64, f64), found: Option<Median>) -> Goal {
+    Goal { more_is_better: false, ..more(name, unit, limits, found) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_row_is_asked_twice() {
+        let rows = full();
+        let names: BTreeSet<String> = rows.iter().map(|asked| asked.workload.to_string()).collect();
+        assert_eq!(names.len(), rows.len());
+    }
+
+    #[test]
+    fn rows_are_chosen_by_id_and_by_word() {
+        assert_eq!(only(full(), &["w3".into()]).len(), RATES.len());
+        assert!(only(full(), &["lease".into()]).iter().all(|asked| asked.workload.call == Call::GetLease));
+        assert_eq!(only(quick(), &[]).len(), quick().len());
+    }
+}

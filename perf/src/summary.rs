@@ -1,0 +1,248 @@
+//! What a run found, as text: what was lost first, then the goals, then every row.
+
+use crate::results::{Measure, Promise, Ratio, Results, Verdict};
+use crate::statistics::Median;
+use crate::workload::Pace;
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+
+/// To be printed.
+pub struct Summary<'a>(pub &'a Results);
+
+impl Display for Summary<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.head(f)?;
+        self.lost(f)?;
+        self.goals(f)?;
+        self.rows(f)?;
+        self.rest(f)
+    }
+}
+
+impl Summary<'_> {
+    fn head(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let results = self.0;
+        let machine = &results.machine;
+        writeln!(
+            f,
+            "{}, {} cores, {}, {}; commit {}; all scheduled {}",
+            machine.processor,
+            machine.cores,
+            machine.kernel,
+            machine.file_system,
+            machine.commit,
+            machine.scheduling
+        )?;
+        for system in &results.systems {
+            let settings: Vec<String> =
+                system.settings.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+            writeln!(
+                f,
+                "{} {}, {} nodes on the loopback, {} ({})",
+                system.name,
+                system.version,
+                system.nodes,
+                system.promise,
+                settings.join("; ")
+            )?;
+        }
+        let probes = &results.probes;
+        writeln!(
+            f,
+            "the machine by itself: write and flush 4 KiB {:.0} µs, QUIC round trip {:.0} µs, UDP round trip {:.0} µs",
+            probes.flush, probes.quic, probes.udp
+        )?;
+        writeln!(
+            f,
+            "{} blocks of {:?} slices ({:?} for points of curves), shuffled; medians of what single blocks gave [bootstrap \
+             95 %]; took {:.0} s",
+            results.rules.blocks,
+            results.rules.slice,
+            results.rules.short_slice,
+            results.took.as_secs_f64()
+        )?;
+        writeln!(f, "{} slices dropped: {}", results.dropped.len(), results.rules.dropping())
+    }
+
+    fn lost(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let lost: Vec<&Ratio> = self.0.ratios.iter().filter(|ratio| ratio.lost()).collect();
+        if self.0.ratios.is_empty() {
+            return writeln!(f, "\nnothing to compare with");
+        }
+        writeln!(f, "\nlost ({} of {} comparisons):", lost.len(), self.0.ratios.len())?;
+        for ratio in lost {
+            let (ours, theirs) = (&self.0.rows[ratio.ours], &self.0.rows[ratio.theirs]);
+            let figures = |row| self.0.figure(row, ratio.measure).map(|found| found.median);
+            writeln!(
+                f,
+                "  {} {}, {}: {} against {}'s {}, {} x as good",
+                ratio.id,
+                ours.name(),
+                ratio.measure,
+                number(figures(ratio.ours)),
+                theirs.system,
+                number(figures(ratio.theirs)),
+                interval(&ratio.times_better)
+            )?;
+        }
+        Ok(())
+    }
+
+    fn goals(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nmust show:")?;
+        let lines = self.0.goals.iter().map(|goal| {
+            let verdict = match goal.verdict() {
+                Verdict::Aimed => "as aimed",
+                Verdict::Reached => "reached",
+                Verdict::Missed => "MISSED",
+                Verdict::Unknown => "-",
+            };
+            let found = goal.found.as_ref().map_or_else(|| goal.note.clone(), interval);
+            [
+                goal.name.clone(),
+                format!("{} {}", goal.reach, goal.unit),
+                format!("{} {}", goal.aim, goal.unit),
+                found,
+                verdict.into(),
+            ]
+        });
+        table(f, ["row", "reach", "aim", "found", ""], lines)
+    }
+
+    fn rows(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for promise in [Promise::FsyncQuorum, Promise::MemoryQuorum] {
+            let lines = self.0.rows.iter().enumerate().filter(|(_, row)| row.promise == promise).map(
+                |(position, row)| {
+                    let figure = |measure| number(self.0.figure(position, measure).map(|found| found.median));
+                    let times = self
+                        .0
+                        .ratios
+                        .iter()
+                        .find(|ratio| ratio.ours == position && ratio.measure == Measure::Rate)
+                        // At an offered rate both serve what is offered: its quotient says nothing.
+                        .filter(|_| matches!(row.workload.pace, Pace::Closed { .. }))
+                        .map_or_else(String::new, |ratio| interval(&ratio.times_better));
+                    [
+                        row.id.clone(),
+                        row.workload.to_string(),
+                        row.system.clone(),
+                        figure(Measure::Rate),
+                        times,
+                        figure(Measure::P50),
+                        figure(Measure::P99),
+                        figure(Measure::Cpu),
+                        if row.workload.call.writes() { figure(Measure::Flushes) } else { "-".into() },
+                        if row.workload.call.writes() { figure(Measure::DeviceBytes) } else { "-".into() },
+                    ]
+                },
+            );
+            let lines: Vec<_> = lines.collect();
+            if !lines.is_empty() {
+                writeln!(f, "\n{promise}:")?;
+                let headings = [
+                    "",
+                    "row",
+                    "system",
+                    "per second",
+                    "times theirs",
+                    "p50 µs",
+                    "p99 µs",
+                    "CPU µs/op",
+                    "flush/op/node",
+                    "device B/op",
+                ];
+                table(f, headings, lines)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn rest(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for memory in &self.0.memory {
+            writeln!(
+                f,
+                "\nW14 {}, {}: {} keys at {:.0} B each, {} B of them key and value",
+                memory.system,
+                memory.what,
+                number(Some(memory.keys as f64)),
+                memory.bytes_per_key,
+                memory.payload_bytes
+            )?;
+        }
+        for (position, row) in self.0.rows.iter().enumerate() {
+            for (message, count) in self.0.errors_of(position) {
+                writeln!(f, "errors in {} of {}: {count} x {message}", row.name(), row.system)?;
+            }
+            let missed: u64 = self.0.slices_of(position).map(|slice| slice.missed).sum();
+            if missed > 0 {
+                writeln!(f, "{} of {}: {missed} calls were due and found no room", row.name(), row.system)?;
+            }
+        }
+        let mut reasons: BTreeMap<(usize, &str), usize> = BTreeMap::new();
+        for dropped in &self.0.dropped {
+            *reasons.entry((dropped.row, &dropped.reason)).or_insert(0) += 1;
+        }
+        for ((row, reason), count) in reasons {
+            let row = &self.0.rows[row];
+            writeln!(f, "dropped: {count} x {} of {}: {reason}", row.name(), row.system)?;
+        }
+        self.0.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
+    }
+}
+
+fn interval(found: &Median) -> String {
+    let [median, low, high] = [found.median, found.low, found.high].map(|value| number(Some(value)));
+    format!("{median} [{low} - {high}]")
+}
+
+/// A number with as many digits as it deserves.
+fn number(value: Option<f64>) -> String {
+    crate::report::number(value)
+}
+
+fn table<const COLUMNS: usize>(
+    f: &mut Formatter<'_>,
+    headings: [&str; COLUMNS],
+    lines: impl IntoIterator<Item = [String; COLUMNS]>,
+) -> fmt::Result {
+    let lines: Vec<[String; COLUMNS]> = std::iter::once(headings.map(str::to_owned)).chain(lines).collect();
+    let widths: Vec<usize> = (0..COLUMNS)
+        .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    for line in &lines {
+        let mut text = String::from(" ");
+        for (cell, width) in line.iter().zip(&widths) {
+            // Numbers stand under each other by their ends, words by their beginnings.
+            let digits = cell.chars().next().is_some_and(|letter| letter.is_ascii_digit() || letter == '-');
+            text += &if digits { format!(" {cell:>width$} ") } else { format!(" {cell:<width$} ") };
+        }
+        writeln!(f, "{}", text.trim_end())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix;
+    use crate::results::tests::{results, row, slice};
+
+    #[test]
+    fn what_was_lost_comes_before_what_was_won() {
+        let rows = vec![
+            row("ours", Promise::FsyncQuorum, 1),
+            row("etcd", Promise::FsyncQuorum, 1),
+            row("ours", Promise::FsyncQuorum, 1000),
+            row("etcd", Promise::FsyncQuorum, 1000),
+        ];
+        let mut found =
+            results(rows, vec![slice(0, 0, 50), slice(1, 0, 100), slice(2, 0, 900), slice(3, 0, 30)]);
+        found.ratios = matrix::ratios(&found);
+        found.goals = matrix::goals(&found);
+        let text = Summary(&found).to_string();
+        let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("{words:?} is not in\n{text}"));
+        assert!(at("0.50 [0.50 - 0.50] x as good") < at("must show:"), "{text}");
+        assert!(at("must show:") < at("30.0 [30.0 - 30.0]"), "{text}");
+        assert!(text.contains("reached"), "{text}");
+    }
+}

@@ -1,0 +1,450 @@
+//! etcd, for comparison: three servers on the loopback as they come, and a generator that speaks its own API.
+//!
+//! The harness installs nothing: it looks for a program named `etcd` and says what to do when there is none. Writes go to
+//! the leader's own address, which spares etcd the way from a follower; so do reads. Settings are etcd's defaults, flushes
+//! before every acknowledgement among them, but for the room its data may take: at the default, a run would end in an
+//! alarm.
+
+pub mod client;
+mod messages;
+mod metrics;
+mod timer;
+
+use super::{Account, Accounts, System, SystemError, io_error};
+use crate::child::{Child, PATIENCE, end_of};
+use crate::protocol::{Loaded, Order, Report};
+use crate::results::{Promise, Subject};
+use crate::usage::ProcessUsage;
+use crate::workload::{Call, Pace, Workload};
+use metrics::Metrics;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// Its name in reports.
+pub const NAME: &str = "etcd";
+const NODES: usize = 3;
+/// The most etcd recommends; its default of 2 GB is less than a long run writes.
+const QUOTA_BYTES: u64 = 8 << 30;
+/// Numbers of connections that are tried.
+const CONNECTIONS: [usize; 4] = [1, 8, 32, 100];
+/// In flight, where they are tried.
+const DEPTHS: [usize; 4] = [1, 100, 1000, 8000];
+/// Length of each try.
+const TRY: Duration = Duration::from_millis(700);
+
+/// Why there is no etcd.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum Missing {
+    /// None on the path.
+    #[error(
+        "there is no program `etcd` on the PATH; on Debian or Ubuntu install it with `apt-get install etcd-server`, or name \
+         one with --etcd-bin"
+    )]
+    NotFound,
+    /// What was named does not run.
+    #[error(
+        "{program} does not say which etcd it is ({reason}); on Debian or Ubuntu install one with \
+         `apt-get install etcd-server`, or name another with --etcd-bin"
+    )]
+    Unusable {
+        /// The program.
+        program: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A program that is etcd.
+#[derive(Clone, Debug)]
+pub struct Binary {
+    program: PathBuf,
+    version: String,
+}
+
+impl Binary {
+    /// Asks `named`, or the first `etcd` in the directories of `path` (the PATH of the environment), for its version. Runs
+    /// nothing else.
+    pub fn find(named: Option<&Path>, path: Option<&std::ffi::OsStr>) -> Result<Self, Missing> {
+        let program = match named {
+            Some(named) => named.to_owned(),
+            None => path
+                .into_iter()
+                .flat_map(std::env::split_paths)
+                .map(|directory| directory.join("etcd"))
+                .find(|program| program.is_file())
+                .ok_or(Missing::NotFound)?,
+        };
+        let unusable = |reason: String| Missing::Unusable { program: program.display().to_string(), reason };
+        let mut command = Command::new(&program);
+        without_environment(&mut command);
+        let output = command.arg("--version").output().map_err(|error| unusable(error.to_string()))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let version = text
+            .lines()
+            .find_map(|line| line.strip_prefix("etcd Version:"))
+            .ok_or_else(|| unusable(format!("{}: {:?}", output.status, text.lines().next().unwrap_or(""))))?;
+        Ok(Self { version: version.trim().to_owned(), program })
+    }
+}
+
+/// etcd takes settings from variables too; what is measured must not depend on whose shell this is.
+fn without_environment(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ETCD_") {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// The cluster, if it runs.
+pub struct Etcd {
+    binary: Binary,
+    servers: Vec<Server>,
+    client: Option<Child>,
+    /// Which number of connections was best at which depth.
+    best: BTreeMap<usize, usize>,
+    /// Where the client is aimed at: a server's position, and connections.
+    aim: Option<(usize, usize)>,
+}
+
+struct Server {
+    name: String,
+    arguments: Vec<String>,
+    log: PathBuf,
+    port: u16,
+    /// `None` once it was killed.
+    process: Option<std::process::Child>,
+}
+
+impl Etcd {
+    /// Not started.
+    pub fn new(binary: Binary) -> Self {
+        Self { binary, servers: Vec::new(), client: None, best: BTreeMap::new(), aim: None }
+    }
+
+    fn client(&mut self) -> Result<&mut Child, SystemError> {
+        self.client.as_mut().ok_or(SystemError::Stopped(NAME))
+    }
+
+    /// The position of the one server that leads.
+    fn leader(&mut self) -> Result<usize, SystemError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let leaders: Vec<usize> = self
+                .servers
+                .iter()
+                .enumerate()
+                .filter(|(_, server)| server.metrics().is_ok_and(|metrics| metrics.leads()))
+                .map(|(position, _)| position)
+                .collect();
+            if let [leader] = leaders[..] {
+                return Ok(leader);
+            }
+            if Instant::now() > deadline {
+                let server = self.servers.first_mut().ok_or(SystemError::Stopped(NAME))?;
+                return Err(
+                    server.failed(format!("and the others did not agree on a leader in {PATIENCE:?}"))
+                );
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Points the client at the leader.
+    fn aim(&mut self, connections: usize) -> Result<(), SystemError> {
+        let leader = self.leader()?;
+        if self.aim != Some((leader, connections)) {
+            let endpoint = format!("http://127.0.0.1:{}", self.servers[leader].port);
+            self.client()?.carry_out(&Order::Aim { endpoint, connections })?;
+            self.aim = Some((leader, connections));
+        }
+        Ok(())
+    }
+
+    /// The best number of connections at the nearest depth that was tried.
+    fn connections(&self, depth: usize) -> usize {
+        let distance = |tried: usize| (tried.max(1) as f64 / depth.max(1) as f64).ln().abs();
+        let nearest = self.best.iter().min_by(|a, b| distance(*a.0).total_cmp(&distance(*b.0)));
+        nearest.map_or_else(|| depth.clamp(1, 32), |(_, connections)| *connections)
+    }
+}
+
+impl System for Etcd {
+    fn subject(&self) -> Subject {
+        let best: Vec<String> =
+            self.best.iter().map(|(depth, count)| format!("{count} at {depth} in flight")).collect();
+        let settings = [
+            ("durability", "its default: flushed before the acknowledgement".to_owned()),
+            (
+                "generator",
+                "one thread of a process of its own; gRPC (tonic), to the leader's address".to_owned(),
+            ),
+            ("connections", if best.is_empty() { "not calibrated".to_owned() } else { best.join(", ") }),
+            ("--quota-backend-bytes", QUOTA_BYTES.to_string()),
+        ];
+        Subject {
+            name: NAME.into(),
+            version: self.binary.version.clone(),
+            promise: Promise::FsyncQuorum,
+            nodes: NODES,
+            ours: false,
+            settings: settings.map(|(name, value)| (name.to_owned(), value)).into(),
+        }
+    }
+
+    fn can(&self, call: Call) -> bool {
+        call != Call::GetLease
+    }
+
+    fn start(&mut self, directory: &Path) -> Result<(), SystemError> {
+        self.stop()?;
+        fs::create_dir_all(directory).map_err(io_error(format!("making {}", directory.display())))?;
+        let ports = free_ports(2 * NODES).map_err(io_error("reserving TCP ports on the loopback"))?;
+        let peer = |position: usize| format!("http://127.0.0.1:{}", ports[NODES + position]);
+        let name = |position: usize| format!("node{}", position + 1);
+        let initial: Vec<String> =
+            (0..NODES).map(|position| format!("{}={}", name(position), peer(position))).collect();
+        for (position, &port) in ports.iter().enumerate().take(NODES) {
+            let client = format!("http://127.0.0.1:{port}");
+            let data = directory.join(name(position));
+            let arguments = [
+                ("--name", name(position)),
+                ("--data-dir", data.display().to_string()),
+                ("--listen-client-urls", client.clone()),
+                ("--advertise-client-urls", client),
+                ("--listen-peer-urls", peer(position)),
+                ("--initial-advertise-peer-urls", peer(position)),
+                ("--initial-cluster", initial.join(",")),
+                ("--initial-cluster-state", "new".into()),
+                ("--initial-cluster-token", "perf".into()),
+                ("--logger", "zap".into()),
+                ("--log-level", "error".into()),
+                ("--quota-backend-bytes", QUOTA_BYTES.to_string()),
+            ];
+            let mut server = Server {
+                name: name(position),
+                arguments: arguments.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect(),
+                log: directory.join(format!("{}.log", name(position))),
+                port,
+                process: None,
+            };
+            server.spawn(&self.binary.program)?;
+            self.servers.push(server);
+        }
+        for server in &mut self.servers {
+            server.wait_until_healthy()?;
+        }
+        if self.client.is_none() {
+            let program = std::env::current_exe().map_err(io_error("finding this program"))?;
+            let mut client = Child::spawn(
+                "the client of etcd",
+                Command::new(program).arg("etcd-client"),
+                directory.join("client.log"),
+            )?;
+            match client.report(PATIENCE)? {
+                Report::Ready { .. } => self.client = Some(client),
+                other => return Err(client.out_of_turn(&other).into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn calibrate(&mut self, workloads: &[Workload]) -> Result<(), SystemError> {
+        let deepest = workloads
+            .iter()
+            .filter_map(|workload| match workload.pace {
+                Pace::Closed { in_flight } => Some(in_flight),
+                Pace::Open { .. } => None,
+            })
+            .max()
+            .unwrap_or(1);
+        for depth in DEPTHS.into_iter().filter(|depth| *depth <= deepest.max(1)) {
+            let mut rates = Vec::new();
+            let candidates: BTreeSet<usize> =
+                CONNECTIONS.into_iter().filter(|count| *count <= depth).collect();
+            for connections in candidates {
+                self.aim(connections)?;
+                let client = self.client()?;
+                client.carry_out(&Order::Prepare(Workload::closed(Call::Put, depth)))?;
+                let loaded = client.load(TRY)?;
+                let rate = loaded.operations as f64 / loaded.elapsed.as_secs_f64().max(1e-9);
+                rates.push((rate, connections));
+            }
+            let best = rates.into_iter().max_by(|a, b| a.0.total_cmp(&b.0));
+            self.best.extend(best.map(|(_, connections)| (depth, connections)));
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, workload: &Workload) -> Result<(), SystemError> {
+        self.aim(self.connections(256))?;
+        Ok(self.client()?.carry_out(&Order::Fill(*workload))?)
+    }
+
+    fn prepare(&mut self, workload: &Workload) -> Result<(), SystemError> {
+        let depth = match (workload.call, workload.pace) {
+            (Call::Watch { watchers }, _) => watchers as usize,
+            (_, Pace::Closed { in_flight }) => in_flight,
+            // Of a rate it can serve few are in flight, of one it cannot many: many connections hurt it less than few.
+            (_, Pace::Open { .. }) => 1000,
+        };
+        self.aim(self.connections(depth))?;
+        Ok(self.client()?.carry_out(&Order::Prepare(*workload))?)
+    }
+
+    fn load(&mut self, slice: Duration) -> Result<Loaded, SystemError> {
+        Ok(self.client()?.load(slice)?)
+    }
+
+    fn accounts(&mut self) -> Result<Accounts, SystemError> {
+        // A difference of accounts holds one reading of the counters, which costs each server a few milliseconds.
+        let client = self.client()?;
+        client.order(&Order::Snapshot)?;
+        let snapshot = client.snapshot()?;
+        let generator = Account {
+            name: "generator".into(),
+            usage: snapshot.usage,
+            allocations: Some(snapshot.allocations),
+            flushes: None,
+            log_bytes: None,
+            counters: BTreeMap::new(),
+        };
+        let (mut nodes, mut leader, mut term) = (Vec::new(), None, 0);
+        for (position, server) in self.servers.iter_mut().enumerate() {
+            let Some(process) = &server.process else { continue };
+            let usage = ProcessUsage::of(process.id()).unwrap_or_default();
+            let metrics = server
+                .metrics()
+                .map_err(|error| server.failed(format!("does not tell its metrics: {error}")))?;
+            if metrics.leads() {
+                leader = Some(position);
+            }
+            term = term.max(metrics.leader_changes());
+            nodes.push((
+                position,
+                Account {
+                    name: format!("node {}", position + 1),
+                    usage,
+                    allocations: None,
+                    flushes: metrics.flushes(),
+                    log_bytes: metrics.log_bytes(),
+                    counters: metrics.counters(),
+                },
+            ));
+        }
+        Ok(Accounts { nodes, generator: Some(generator), leader, term })
+    }
+
+    fn stop(&mut self) -> Result<(), SystemError> {
+        // The data is of no use to anybody: there is nothing to hand over in order.
+        self.aim = None;
+        if let Some(mut client) = self.client.take() {
+            client.order(&Order::Stop)?;
+            client.wait_for_exit()?;
+        }
+        for mut server in self.servers.drain(..) {
+            server.kill()?;
+        }
+        Ok(())
+    }
+}
+
+impl Server {
+    fn spawn(&mut self, program: &Path) -> Result<(), SystemError> {
+        let log = File::options().create(true).append(true).open(&self.log);
+        let log = log.map_err(io_error(format!("making {}", self.log.display())))?;
+        let mut command = Command::new(program);
+        without_environment(&mut command);
+        let process = command
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(io_error(format!("starting {}", program.display())))?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    fn metrics(&self) -> io::Result<Metrics> {
+        Metrics::of(self.port)
+    }
+
+    fn wait_until_healthy(&mut self) -> Result<(), SystemError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if metrics::get(self.port, "/health").is_ok_and(|text| text.contains("\"health\":\"true\"")) {
+                return Ok(());
+            }
+            let ended = self.process.as_mut().and_then(|process| process.try_wait().ok().flatten());
+            if let Some(status) = ended {
+                return Err(self.failed(format!("ended ({status})")));
+            }
+            if Instant::now() > deadline {
+                return Err(self.failed(format!("was not healthy within {PATIENCE:?}")));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn kill(&mut self) -> Result<(), SystemError> {
+        if let Some(mut process) = self.process.take() {
+            process.kill().map_err(io_error(format!("killing etcd's {}", self.name)))?;
+            process.wait().map_err(io_error(format!("waiting for etcd's {}", self.name)))?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, what: String) -> SystemError {
+        SystemError::Server { server: format!("etcd's {}", self.name), what, log: end_of(&self.log) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nothing may be left running; that it is gone already is no error.
+        let _ = self.kill();
+    }
+}
+
+/// Ports that were free a moment ago. All are held at once so that they differ.
+fn free_ports(count: usize) -> io::Result<Vec<u16>> {
+    let listeners: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<io::Result<_>>()?;
+    listeners.iter().map(|listener| listener.local_addr().map(|address| address.port())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_etcd_says_what_to_install() {
+        let empty = tempfile::tempdir().expect("a temporary directory");
+        let missing = Binary::find(None, Some(empty.path().as_os_str())).expect_err("nothing there");
+        assert_eq!(missing, Missing::NotFound);
+        assert!(missing.to_string().contains("apt-get install etcd-server"), "{missing}");
+        assert!(missing.to_string().contains("--etcd-bin"), "{missing}");
+    }
+
+    #[test]
+    fn a_program_that_is_not_etcd_is_not_taken_for_it() {
+        let missing = Binary::find(Some(Path::new("/bin/true")), None).expect_err("not etcd");
+        assert!(matches!(&missing, Missing::Unusable { program, .. } if program == "/bin/true"), "{missing}");
+        assert!(missing.to_string().contains("apt-get install etcd-server"), "{missing}");
+    }
+
+    #[test]
+    fn connections_are_those_of_the_nearest_depth() {
+        let mut etcd = Etcd::new(Binary { program: "etcd".into(), version: "0".into() });
+        assert_eq!(etcd.connections(1), 1);
+        etcd.best = [(1, 1), (100, 8), (1000, 32)].into();
+        assert_eq!([1, 64, 400, 8000].map(|depth| etcd.connections(depth)), [1, 8, 32, 32]);
+    }
+}
