@@ -49,6 +49,9 @@ pub struct Options {
     json: Option<PathBuf>,
 }
 
+/// A number made from a slice.
+type Figure = fn(&Taken) -> f64;
+
 /// A pace under a depth, and its slices.
 pub struct Tried {
     /// What was set.
@@ -72,7 +75,7 @@ impl Tried {
 
     /// Its figures for the results.
     pub fn figures(&self) -> BTreeMap<Measure, Median> {
-        let all: [(Measure, fn(&Taken) -> f64); 6] = [
+        let all: [(Measure, Figure); 6] = [
             (Measure::Rate, Taken::rate),
             (Measure::P50, |taken| taken.micros(0.5)),
             (Measure::P99, |taken| taken.micros(0.99)),
@@ -85,7 +88,7 @@ impl Tried {
 
     /// Its line of a table, behind what names it.
     pub fn line(&self) -> String {
-        let of = |of: fn(&Taken) -> f64| self.median(of).map_or(f64::NAN, |median| median.median);
+        let of = |of: Figure| self.median(of).map_or(f64::NAN, |median| median.median);
         format!(
             "{:>10.0} {:>9.3} {:>9.3} {:>8.2} {:>9.5} {:>9.1}",
             of(Taken::rate),
