@@ -69,6 +69,12 @@ fn scheduling(stat: &str) -> Option<String> {
     })
 }
 
+/// Whether this process, and so all that it starts, comes before all others until it sleeps.
+pub fn has_real_time_policy() -> bool {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    scheduling(&stat).is_some_and(|policy| policy.contains("real-time"))
+}
+
 fn commit() -> Option<String> {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").args(arguments).output().ok()?;

@@ -45,6 +45,12 @@ pub enum SystemError {
         /// Its reason.
         source: io::Error,
     },
+    /// Its threads wait for each other by spinning, and never give way under such a policy.
+    #[error(
+        "{0} would stop the machine under a real-time policy: its runtime spins while others hold what it waits for; give \
+         all systems the same nice value instead, with --nice"
+    )]
+    RealTime(&'static str),
     /// It was not started, or was stopped.
     #[error("{0} does not run")]
     Stopped(&'static str),
