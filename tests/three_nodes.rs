@@ -86,6 +86,51 @@ fn a_group_outlives_its_leader_and_takes_it_back() {
 }
 
 #[test]
+fn a_leader_that_stops_hands_over_first() {
+    // Long enough that an election by timeout, or by the news that the leader is gone, cannot be what was seen.
+    const HEARTBEAT: Duration = Duration::from_millis(700);
+    const PROMISE: Duration = Duration::from_millis(2_100);
+    for kind in Group::kinds() {
+        block_on(async {
+            let group = Group::new(kind);
+            let mut engines = Vec::new();
+            for id in 1..=3 {
+                let builder = group.builder(id).heartbeat(HEARTBEAT).election_timeout(PROMISE + HEARTBEAT);
+                engines.push(builder.start().await.unwrap());
+            }
+            for engine in &engines {
+                engine.wait_ready(PATIENCE).await.unwrap();
+            }
+            let leader = leader_of(&engines).await;
+            let old = engines.remove(leader);
+            // In flight when it stops: it is answered, by this leader or by the next.
+            let (client, mut pipeline) = (old.client(), old.client().pipeline());
+            client.put("before", "x").await.unwrap();
+            for n in 0..100 {
+                pipeline.put(format!("{n}"), "x").unwrap();
+            }
+            let began = Instant::now();
+            old.stop().await.unwrap();
+            put_at_last(&engines[0].client(), "after", "x").await;
+            assert!(began.elapsed() < PROMISE - HEARTBEAT, "{:?}", began.elapsed());
+            let mut done = Vec::new();
+            while pipeline.in_flight() > 0 {
+                pipeline.wait(&mut done);
+            }
+            // Taken and answered, or never taken: nobody is left without knowing.
+            for completion in &done {
+                let told = match &completion.result {
+                    Ok(_) => true,
+                    Err(error) => error.to_string().contains("nothing was written"),
+                };
+                assert!(told, "{completion:?}");
+            }
+            assert!(client.put("late", "x").await.is_err());
+        });
+    }
+}
+
+#[test]
 fn leadership_is_handed_over_on_demand() {
     for kind in Group::kinds() {
         block_on(async {

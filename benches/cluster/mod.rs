@@ -194,7 +194,7 @@ impl Cluster {
                         }));
                         self.answered += answers.len() as u64;
                     }
-                    Output::Fetch(_) | Output::Submit | Output::Leadership(_) => {}
+                    Output::Knock(_) | Output::Fetch(_) | Output::Submit | Output::Leadership(_) => {}
                     Output::Halt(why) => panic!("{why}"),
                 }
             }
@@ -223,6 +223,7 @@ fn member(id: NodeId, now: Now, founders: &Membership) -> Member {
         seed: id.0,
         heartbeat: Duration::from_millis(50),
         election_timeout: Duration::from_millis(250),
+        promise: Duration::from_millis(250),
         drift_bound_ppm: 100_000,
         append_bytes: 1 << 20,
         in_flight_bytes: 4 << 20,

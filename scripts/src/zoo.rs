@@ -373,6 +373,16 @@ pub const MUTANTS: &[Mutant] = &[
         "5: the lease is longer than what followers promise",
     ),
     hunted_under(
+        "isolate-leader,drift",
+        "lease_of_election_timeout",
+        "5: the lease is as long as a follower waits, not as long as it promises",
+    ),
+    hunted_under(
+        "false-hint,isolate-leader,drift,slow-line",
+        "gone_breaks_promise",
+        "5: who hears that its leader is gone forgets what it promised to it",
+    ),
+    hunted_under(
         "isolate-leader,drift,slow-line",
         "lease_from_receive_time",
         "5: the lease counts from the answer, not from the question",

@@ -90,15 +90,15 @@ fn timing(c: &Configuration) -> Result<(), ConfigError> {
             ),
         );
     }
-    if c.lease() >= c.raft.election_timeout {
+    if c.lease() >= c.promise() {
         return refuse(
-            &["raft.drift_bound", "raft.election_timeout"],
+            &["raft.drift_bound", "raft.heartbeat"],
             format!(
-                "{} leaves a lease of {:?}, which must be shorter than {}: a new leader could be elected while the \
-                 old one still reads",
+                "{} leaves a lease of {:?}, which must be shorter than three times {}: a new leader could be elected \
+                 while the old one still reads",
                 c.named("raft.drift_bound"),
                 c.lease(),
-                c.named("raft.election_timeout"),
+                c.named("raft.heartbeat"),
             ),
         );
     }

@@ -155,13 +155,13 @@ configuration! {
     }
     /// Elections and requests.
     raft: Raft {
-        /// How often a leader tells its peers that it is there.
-        heartbeat: Duration = "50ms", "1ms..=10s";
-        /// How long a follower waits for a leader before it stands for election itself; each wait is drawn between
-        /// this and twice this.
+        /// How often a leader tells its peers that it is there. Whoever heard it votes for nobody else for three times
+        /// this, and a leader's lease relies on that: it must be the same on all nodes.
+        heartbeat: Duration = "25ms", "1ms..=10s";
+        /// How long a follower waits for a silent leader before it stands for election itself; each wait is drawn between
+        /// this and twice this. A leader whose process is known to be gone is waited for no longer than three heartbeats.
         election_timeout: Duration = "250ms", "10ms..=1m";
-        /// By how much two nodes' monotonic clocks may differ in speed. A lease is shorter than the election timeout
-        /// by this part.
+        /// By how much two nodes' monotonic clocks may differ in speed. A lease is three heartbeats less this part.
         drift_bound: PartsPerMillion = "10%", "0.0001%..=50%";
         /// How long a request may wait for its answer.
         request_timeout: Duration = "5s", "10ms..=10m";
@@ -285,11 +285,18 @@ impl Configuration {
         self.node.listen.clone().or(own.map(|peer| peer.address.clone())).unwrap_or_else(fallback)
     }
 
-    /// How long a lease lasts: the election timeout less the drift bound.
+    /// How long a node that heard its leader votes for nobody else: three heartbeats. One may be late or lost without the
+    /// leader losing its lease.
+    #[must_use]
+    pub fn promise(&self) -> Duration {
+        self.raft.heartbeat * 3
+    }
+
+    /// How long a lease lasts: the promise less the drift bound.
     #[must_use]
     pub fn lease(&self) -> Duration {
-        let timeout = self.raft.election_timeout;
-        timeout - timeout * self.raft.drift_bound.0 / 1_000_000
+        let promise = self.promise();
+        promise - promise * self.raft.drift_bound.0 / 1_000_000
     }
 
     /// What watches may take.

@@ -49,7 +49,7 @@ fn the_defaults_are_in_their_ranges_and_work_together() {
     let loaded = Draft::default().finish().expect("the defaults");
     assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.configuration.listen_address().to_string(), "127.0.0.1:9081");
-    assert_eq!(loaded.configuration.lease(), Duration::from_millis(225));
+    assert_eq!(loaded.configuration.lease(), Duration::from_micros(67_500));
     assert_eq!(loaded.configuration.kv_limits(), crate::kv::Limits::DEFAULT);
     assert_eq!(loaded.configuration.retention(), Retention::DEFAULT);
     assert_eq!(loaded.configuration.watch_limits(), crate::kv::WatchLimits::DEFAULT);
@@ -125,7 +125,7 @@ fn a_whole_file_is_taken() {
     assert_eq!(peers, ["1=[fe80::1%eth0]:9081", "2=10.0.0.2:9081", "3=c.example:9081"]);
     assert_eq!(c.raft.heartbeat, Duration::from_micros(1500));
     assert_eq!(c.raft.drift_bound, PartsPerMillion(5_000));
-    assert_eq!(c.lease(), Duration::from_micros(9_950));
+    assert_eq!(c.lease(), Duration::from_nanos(4_477_500));
     assert_eq!(c.log.segment_bytes, ByteCount(16 << 20));
     assert_eq!((c.limits.pending_requests, c.limits.value_bytes), (10, ByteCount(1_000)));
     let retention = Retention { changes: 7, bytes: 64 << 20, age: Some(Duration::from_secs(5400)) };
@@ -470,11 +470,11 @@ fn peers_that_cannot_be_a_cluster_are_refused() {
 #[test]
 fn timeouts_that_cannot_work_are_refused() {
     refused(
-        "[raft]\nelection_timeout = \"150ms\"\n",
-        "raft.election_timeout = \"150ms\" (d-engine.toml:2) must be more than three times raft.heartbeat = \"50ms\" \
+        "[raft]\nelection_timeout = \"75ms\"\n",
+        "raft.election_timeout = \"75ms\" (d-engine.toml:2) must be more than three times raft.heartbeat = \"25ms\" \
          (default): two heartbeats lost in a row would depose a healthy leader",
     );
-    assert!(load("[raft]\nelection_timeout = \"151ms\"\n").is_ok());
+    assert!(load("[raft]\nelection_timeout = \"76ms\"\n").is_ok());
 }
 
 #[test]
@@ -549,8 +549,8 @@ fn what_code_sets_is_held_to_the_same_ranges() {
          holds characters that no host name has"
     );
     assert_eq!(
-        message(|c| c.raft.election_timeout = Duration::from_millis(100)),
-        "raft.election_timeout = \"100ms\" (code) must be more than three times raft.heartbeat = \"50ms\" (default): \
+        message(|c| c.raft.election_timeout = Duration::from_millis(60)),
+        "raft.election_timeout = \"60ms\" (code) must be more than three times raft.heartbeat = \"25ms\" (default): \
          two heartbeats lost in a row would depose a healthy leader"
     );
 }

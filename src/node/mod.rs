@@ -25,6 +25,7 @@
 //!     seed: 42,
 //!     heartbeat: Duration::from_millis(50),
 //!     election_timeout: Duration::from_millis(250),
+//!     promise: Duration::from_millis(150),
 //!     drift_bound_ppm: 100_000,
 //!     append_bytes: 1 << 20,
 //!     in_flight_bytes: 4 << 20,
@@ -48,7 +49,7 @@
 //!         match output {
 //!             Output::Write(write) => durable.push(write), // A real log writes and flushes `write.plan()` here.
 //!             Output::Answers(some) => answers.extend(some),
-//!             Output::Send { .. } | Output::Fetch(_) | Output::Submit | Output::Leadership(_) => {}
+//!             Output::Send { .. } | Output::Knock(_) | Output::Fetch(_) | Output::Submit | Output::Leadership(_) => {}
 //!             Output::Halt(why) => panic!("{why}"),
 //!         }
 //!     }
@@ -174,6 +175,9 @@ pub enum Input {
     },
     /// A connection to a peer was lost, with what was on the way.
     Disconnected(NodeId),
+    /// A peer's process is said to have ended: nobody listens at its address, or it said goodbye. A hint that makes a follower
+    /// of it ask for votes sooner; nothing relies on its being true.
+    Gone(NodeId),
     /// A write is durable.
     Written(Written),
     /// The log has failed; nothing is acknowledged any more.
@@ -205,6 +209,8 @@ pub enum Output<M: StateMachine> {
     },
     /// Read old entries and answer [`Input::Fetched`].
     Fetch(Fetch),
+    /// The leader is silent: look whether its process is still there, and answer [`Input::Gone`] if it is known not to be.
+    Knock(NodeId),
     /// Nothing to do, but worth knowing: writes and messages of this turn are out, what follows takes time (entries are
     /// applied). A driver that submits now works in parallel with the disk and the network.
     Submit,
@@ -390,8 +396,9 @@ impl<M: StateMachine> Node<M> {
             "a leader must be able to write"
         );
         assert!(limits.batch_bytes > 4 && limits.pending_requests > 0, "a command must fit somewhere");
-        assert!(config.election_timeout > config.heartbeat, "a leader is heard before it is missed");
         let pace = limits.pace(config.in_flight_bytes);
+        assert!(config.promise > config.heartbeat, "a leader is heard before it is given up");
+        assert!(config.election_timeout >= config.promise, "nobody stands against its own promise");
         let raft = Raft::new(config, disk);
         let leadership = Leadership { term: disk.hard_state.term, leader: None, role: RoleName::Follower };
         let node = Self {
@@ -437,6 +444,7 @@ impl<M: StateMachine> Node<M> {
                 self.raft.handle_reconnect(peer);
                 self.note_lost_connection(peer);
             }
+            Input::Gone(peer) => self.raft.handle_gone(now, peer),
             Input::NotSent { to, message } => self.handle_not_sent(to, message),
             Input::Written(written) => self.raft.handle_written(now, written),
             Input::LogFailed(reason) => self.raft.handle_log_failure(reason),
@@ -491,6 +499,34 @@ impl<M: StateMachine> Node<M> {
             return None;
         }
         [self.raft.poll_timeout(), self.sweep_at, self.upkeep_timeout()].into_iter().flatten().min()
+    }
+
+    /// A leader that is about to go hands over to whoever can take over soonest. False if there is nobody, or nothing to
+    /// hand over: then nothing is gained by waiting. Outputs follow.
+    pub fn hand_over(&mut self, now: Now) -> bool {
+        assert!(now.mono >= self.now.mono, "the driver's monotonic clock does not fall");
+        self.now = now;
+        if self.raft.role() != RoleName::Leader || self.stopped {
+            return false;
+        }
+        if !self.raft.is_transferring() {
+            let Some(successor) = self.raft.successor(now) else { return false };
+            if self.raft.transfer_leadership(now, successor).is_err() {
+                return false;
+            }
+        }
+        self.phase = Phase::Gather;
+        true
+    }
+
+    /// Whether what [`hand_over`](Self::hand_over) began is still under way: until another leads and whoever waited here is
+    /// answered, or the transfer was given up.
+    #[must_use]
+    pub fn is_handing_over(&self) -> bool {
+        match self.raft.role() {
+            RoleName::Leader => self.raft.is_transferring(),
+            _ => self.raft.leader().is_none() || self.pending() > 0,
+        }
     }
 
     /// Answers everybody who waits and takes no more. What the log still owes is not affected.
@@ -673,6 +709,7 @@ impl<M: StateMachine> Node<M> {
                     self.outputs.push_back(Output::Send { to, message: Message::Raft(message) });
                 }
                 raft::Output::Fetch(fetch) => self.outputs.push_back(Output::Fetch(fetch)),
+                raft::Output::Knock(peer) => self.outputs.push_back(Output::Knock(peer)),
                 raft::Output::Halt(why) => {
                     self.stop();
                     self.outputs.push_back(Output::Halt(why));

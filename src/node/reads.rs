@@ -134,7 +134,8 @@ impl<M: StateMachine> Node<M> {
             self.finish_read(reader, None);
         }
         let Some(leader) = self.raft.leader() else { return };
-        if self.reads.new.is_empty() || self.now.mono < self.writes.hold_until {
+        let held = self.now.mono < self.writes.hold_until || self.raft.is_leader_gone();
+        if self.reads.new.is_empty() || held {
             return;
         }
         let number = self.reads.next_number;

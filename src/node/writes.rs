@@ -212,6 +212,9 @@ impl<M: StateMachine> Node<M> {
         if leader == self.raft.config().id || self.now.mono < self.writes.hold_until {
             return;
         }
+        if self.raft.is_leader_gone() {
+            return; // Where nobody listens, nobody could say what became of them.
+        }
         while !self.writes.queue.is_empty() {
             let first = self.writes.next_number;
             let mut bytes = 0;

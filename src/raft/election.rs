@@ -1,7 +1,7 @@
 //! Elections: who may ask, who may answer yes, and what becomes of the asker (thesis 3.4, 3.6.1, 4.2.3, 9.6).
 //!
 //! A candidate first asks whether it could win (pre-vote) and raises its term only then, so a node that was cut off
-//! does not disturb a working group. A voter that has heard from a leader within an election timeout refuses both:
+//! does not disturb a working group. A voter that has heard from a leader within the promise (the thesis's minimum election timeout) refuses both:
 //! that refusal is the other half of the leader's lease.
 
 use super::message::{Body, Candidacy, Decision, Election, Message, Standing, Vote};
@@ -141,6 +141,7 @@ impl Raft {
 
     pub(super) fn election_timed_out(&mut self, now: Now) {
         self.restart_election_timer(now);
+        self.stand_again_soon(now);
         let voter = self.membership().is_voter(self.config.id);
         if !voter || matches!(self.role, Role::Leader(_)) {
             return;
@@ -244,6 +245,7 @@ impl Raft {
             lease_revoked: false,
         }));
         self.timers.clear(Timer::Election);
+        self.timers.clear(Timer::Silence);
         self.timers.set(Timer::Heartbeat, now.mono.after(self.config.heartbeat));
         self.timers.set(Timer::QuorumContact, now.mono.after(self.config.election_timeout));
         // Thesis 6.4: only an entry of its own term tells a leader what is committed.
@@ -289,6 +291,7 @@ impl Raft {
     fn enter(&mut self, term: Term, vote: Option<NodeId>) {
         self.hard = HardState { term, vote };
         self.leader = None;
+        self.gone = None;
         if !wal::mutant!("agreed_with_any_leader") {
             self.agreed = wal::LogIndex::ZERO;
         }
@@ -309,9 +312,10 @@ impl Raft {
         self.restart_election_timer(now);
     }
 
-    /// The leader has been heard: wait for it again, and keep to it for an election timeout.
+    /// The leader has been heard: wait for it again, and keep to it for as long as its lease may rely on.
     pub(super) fn note_leader_contact(&mut self, now: Now) {
-        self.promised_until = Some(now.mono.after(self.config.election_timeout));
+        self.promised_until = Some(now.mono.after(self.config.promise));
+        self.note_leader_is_there(now);
         self.restart_election_timer(now);
     }
 

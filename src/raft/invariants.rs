@@ -85,6 +85,14 @@ impl Raft {
             !self.is_damaged() || matches!(self.role, Role::Follower) || wal::mutant!("suspect_stands"),
             "a damaged node does not stand for election"
         );
+        assert!(
+            self.gone.is_none() || matches!(self.role, Role::Follower | Role::PreCandidate(_)),
+            "whoever leads or stands in a term of its own misses nobody"
+        );
+        assert!(
+            self.config.promise <= self.config.election_timeout,
+            "nobody is promised more than it waits for"
+        );
         match &self.role {
             Role::Leader(leading) => {
                 assert_eq!(self.leader, Some(self.config.id), "a leader knows it leads");

@@ -6,6 +6,7 @@
 //! | file | message family |
 //! |---|---|
 //! | `election` | pre-vote, vote, candidates, becoming leader or follower |
+//! | `gone` | a leader that is silent, or known to be gone |
 //! | `doubt` | what a node that lost a part of its log may still say |
 //! | `replication` | append, its answers, commitment |
 //! | `read` | probes, read rounds, the lease, the contact with a quorum |
@@ -23,6 +24,7 @@
 
 mod doubt;
 mod election;
+mod gone;
 pub mod invariants;
 pub mod log;
 pub mod membership;
@@ -49,6 +51,7 @@ pub use transfer::TransferRefused;
 pub use wal::Held;
 
 use doubt::Doubt;
+use gone::Gone;
 use log::Log;
 use message::{AppendOutcome, Body, Standing};
 use read::Probes;
@@ -92,10 +95,15 @@ pub struct Config {
     pub seed: u64,
     /// A leader's sign of life.
     pub heartbeat: Duration,
-    /// A follower that hears nothing for this long, up to twice it, stands for election.
+    /// A follower that hears nothing for this long, up to twice it, stands for election; a leader that hears from no
+    /// quorum for as long steps down.
     pub election_timeout: Duration,
-    /// The lease is shorter than the election timeout by this many parts in a million: the most by which the rates of
-    /// two nodes' monotonic clocks may differ.
+    /// A node that has heard a leader votes for nobody else this long: the thesis's *minimum* election timeout (4.2.3). At
+    /// most the election timeout, and the same on all members: a leader's lease relies on what the others promise. Whoever
+    /// knows that its leader is gone stands when this is over and does not wait for the rest.
+    pub promise: Duration,
+    /// The lease is shorter than the promise by this many parts in a million: the most by which the rates of two nodes'
+    /// monotonic clocks may differ.
     pub drift_bound_ppm: u32,
     /// The most bytes of frames in one append (a larger single frame goes alone).
     pub append_bytes: usize,
@@ -179,6 +187,9 @@ pub enum Output {
     },
     /// Read entries from this node's disk for a peer that is far behind.
     Fetch(Fetch),
+    /// The leader is silent: look whether its process is still there, and say so with [`Raft::handle_gone`] if it is known
+    /// not to be. Nothing relies on an answer, or on its being true.
+    Knock(NodeId),
     /// Stop: going on would be wrong.
     Halt(Halt),
 }
@@ -348,6 +359,8 @@ pub struct Raft {
     agreed: LogIndex,
     /// No vote before this time, except for a transfer: the other side of the leader's lease (thesis 6.4.1).
     promised_until: Option<Mono>,
+    /// This term's leader is said to be gone.
+    gone: Option<Gone>,
     doubt: Doubt,
     /// A node that forgot is whole once it has everything up to here.
     whole_at: Option<LogIndex>,
@@ -382,6 +395,7 @@ impl Raft {
             peers: Vec::new(),
             agreed: LogIndex::ZERO,
             promised_until: None,
+            gone: None,
             doubt: Doubt::of(&restored),
             whole_at: None,
             became_whole: false,
@@ -444,7 +458,7 @@ impl Raft {
         self.note_whole();
         if self.hard.term > Term::ZERO && !wal::mutant!("promise_lost_at_restart") {
             // A restart forgets what was promised to a leader, so the promise is renewed for its full length.
-            self.promised_until = Some(now.mono.after(self.config.election_timeout));
+            self.promised_until = Some(now.mono.after(self.config.promise));
         }
         self.restart_election_timer(now);
         if self.membership().is_sole_voter(self.config.id) {
@@ -493,6 +507,7 @@ impl Raft {
                 Timer::QuorumContact => self.check_quorum_contact(now),
                 Timer::Transfer => self.abandon_transfer(),
                 Timer::CommitNotice => self.tell_commit(),
+                Timer::Silence => self.knock(now),
             }
         }
         self.check_step(&before);
@@ -593,6 +608,12 @@ impl Raft {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Mono> {
         if self.halted { None } else { self.timers.next() }
+    }
+
+    /// When this node stands for election, unless it hears of a leader before; `None` while it leads.
+    #[must_use]
+    pub fn stands_at(&self) -> Option<Mono> {
+        self.timers.deadline(Timer::Election)
     }
 
     /// This node's term.

@@ -28,6 +28,11 @@ impl Random {
         let span = nanos(least).max(1);
         least + Duration::from_nanos(self.bits() % span)
     }
+
+    /// A span below `most`; zero if that is zero.
+    pub fn below(&mut self, most: Duration) -> Duration {
+        Duration::from_nanos(self.bits().checked_rem(nanos(most)).unwrap_or(0))
+    }
 }
 
 #[cfg(test)]

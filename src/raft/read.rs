@@ -4,7 +4,7 @@
 //! time after `n` left, its sender recognised this leader. From that follow, by the same count of a quorum,
 //!
 //! - **a read round**: reads that arrived before probe `n` left may be served once a quorum has answered `n`;
-//! - **the lease**: for an election timeout after the probe a quorum has answered *left*, less the drift bound, no other
+//! - **the lease**: for the length of the promise after the probe a quorum has answered *left*, less the drift bound, no other
 //!   leader can be elected, because that quorum refuses its votes that long;
 //! - **the contact**: a leader no quorum has answered for an election timeout steps down.
 
@@ -115,10 +115,6 @@ impl Raft {
         }
         let since = self.quorum_recognised_at()?;
         assert!(since >= Mono(1), "a quorum has answered");
-        assert!(
-            self.lease_span() <= self.config.election_timeout || wal::mutant!("lease_ignores_drift"),
-            "a lease is shorter than what its followers promise"
-        );
         Some(since.after(self.lease_span()))
     }
 
@@ -132,12 +128,17 @@ impl Raft {
     }
 
     fn lease_span(&self) -> Duration {
-        let full = nanos(self.config.election_timeout);
+        if wal::mutant!("lease_of_election_timeout") {
+            return self.config.election_timeout;
+        }
+        let full = nanos(self.config.promise);
         if wal::mutant!("lease_ignores_drift") {
             return Duration::from_nanos(full * 2);
         }
         let drift = u128::from(full) * u128::from(self.config.drift_bound_ppm) / 1_000_000;
-        Duration::from_nanos(full.saturating_sub(u64::try_from(drift).unwrap_or(full)))
+        let span = Duration::from_nanos(full.saturating_sub(u64::try_from(drift).unwrap_or(full)));
+        assert!(span <= self.config.promise, "a lease is shorter than what its followers promise");
+        span
     }
 
     /// The latest time at or after which a quorum recognised this leader.

@@ -15,12 +15,20 @@ pub enum Timer {
     Transfer,
     /// Followers have not been told the newest commit index yet.
     CommitNotice,
+    /// A follower has not heard its leader for longer than is usual.
+    Silence,
 }
 
 impl Timer {
     /// Every timer, in the order in which those due at once fire.
-    pub const ALL: [Self; 5] =
-        [Self::QuorumContact, Self::Transfer, Self::Election, Self::Heartbeat, Self::CommitNotice];
+    pub const ALL: [Self; 6] = [
+        Self::QuorumContact,
+        Self::Transfer,
+        Self::Election,
+        Self::Heartbeat,
+        Self::CommitNotice,
+        Self::Silence,
+    ];
 
     const fn row(self) -> usize {
         self as usize

@@ -2,7 +2,7 @@
 
 use super::message::{Body, Election};
 use super::timer::Timer;
-use super::{Now, Raft, Role};
+use super::{Mono, Now, Raft, Role};
 use thiserror::Error;
 use wal::NodeId;
 
@@ -49,6 +49,17 @@ impl Raft {
         self.timers.set(Timer::Transfer, now.mono.after(self.config.election_timeout));
         self.continue_transfer(to);
         Ok(())
+    }
+
+    /// Who can take over soonest: of the voters that this leader has heard lately, the one that has most of its log.
+    #[must_use]
+    pub fn successor(&self, now: Now) -> Option<NodeId> {
+        let Role::Leader(leading) = &self.role else { return None };
+        let heard = leading.progress.iter().filter(|(peer, progress)| {
+            let lately = progress.recognised_at.after(self.config.election_timeout) > now.mono;
+            lately && progress.recognised_at != Mono(0) && self.membership().is_voter(**peer)
+        });
+        heard.max_by_key(|(_, progress)| (progress.matched, progress.recognised_at)).map(|(&peer, _)| peer)
     }
 
     /// Whether a transfer is under way.

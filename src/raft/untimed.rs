@@ -38,6 +38,7 @@ impl Raft {
         self.random = Random::from_seed(self.config.seed);
         self.counters = Counters::default();
         self.promised_until = None;
+        self.gone = None;
         if let Role::Leader(leading) = &mut self.role {
             leading.since = Mono(0);
             leading.clock.stand_still();
@@ -63,6 +64,7 @@ impl Raft {
             peers: _,
             agreed,
             promised_until,
+            gone,
             doubt,
             whole_at,
             became_whole,
@@ -76,7 +78,7 @@ impl Raft {
             halted,
             counters: _,
         } = self;
-        assert!(promised_until.is_none(), "time is forgotten");
+        assert!(promised_until.is_none() && gone.is_none(), "time is forgotten");
         let whole = *doubt == Doubt::None && whole_at.is_none() && !became_whole;
         assert!(suspects.is_empty() && whole, "every memory is whole");
         into.write_u64(rename(config.id).0);

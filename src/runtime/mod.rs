@@ -14,6 +14,7 @@
 pub(crate) mod bell;
 pub(crate) mod clock;
 mod disk;
+mod door;
 #[cfg(target_os = "linux")]
 mod glommio;
 pub(crate) mod mailbox;

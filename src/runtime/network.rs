@@ -1,10 +1,12 @@
 //! The transport with its socket and its peers' names: everything of the loop that concerns other nodes.
 
+use super::door::{Answer, Door};
 use super::names::{Found, Names};
 use super::socket::{Left, Origin, Sent, Socket};
 use std::net::SocketAddr;
 use std::time::Instant;
 use transport::{Datagram, Ecn, Event, PeerAddress, PeerId, Transmit, Transport};
+use wal::NodeId;
 
 /// Batches taken from the socket in one turn.
 const RECEIVES: usize = 32;
@@ -30,11 +32,13 @@ pub(crate) struct Network {
     buffer: Vec<u8>,
     /// What the socket had no room for; its bytes are in `buffer`.
     held: Option<Transmit>,
+    /// Of the peer that was knocked at last.
+    door: Option<Door>,
 }
 
 impl Network {
     pub(crate) fn new(transport: Transport, socket: Socket, names: Names, peers: Vec<PeerAddress>) -> Self {
-        Self { transport, socket, names, peers, buffer: Vec::new(), held: None }
+        Self { transport, socket, names, peers, buffer: Vec::new(), held: None, door: None }
     }
 
     pub(crate) fn socket(&self) -> &Socket {
@@ -107,6 +111,25 @@ impl Network {
     pub(crate) fn close(&mut self, now: Instant) {
         self.transport.close(now);
         while self.transmit(now) == Done::Part {}
+    }
+
+    /// Knocks at a peer's door: whether the kernel says that nobody listens there.
+    pub(crate) fn knock(&mut self, peer: NodeId) -> Answer {
+        let Some(address) = self.peers.iter().find(|known| known.id.0 == peer.0).map(|known| known.address)
+        else {
+            return Answer::None;
+        };
+        let door = match self.door.take() {
+            Some(door) if door.leads_to() == address => Ok(door),
+            _ => self.socket.local_addr().and_then(|local| Door::find(local.ip(), address)),
+        };
+        match door {
+            Ok(door) => self.door.insert(door).knock(),
+            Err(error) => {
+                tracing::debug!(%peer, "cannot knock: {error}");
+                Answer::None
+            }
+        }
     }
 
     fn found(&mut self, now: Instant, found: &Found) {

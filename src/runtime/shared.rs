@@ -132,6 +132,8 @@ pub(crate) struct Shared {
     /// How often the lease was let go of.
     lease_losses: AtomicU64,
     stopping: AtomicBool,
+    /// The loop has heard that it is to end, and takes no more calls.
+    leaving: AtomicBool,
     closed: AtomicBool,
     board: Mutex<Board>,
 }
@@ -187,6 +189,7 @@ impl Shared {
             lease_until: AtomicU64::new(0),
             lease_losses: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             board: Mutex::new(board),
         })
@@ -284,7 +287,12 @@ impl Shared {
 
     /// Whether calls wait to be taken, or the loop is asked to end.
     pub(crate) fn has_work(&self) -> bool {
-        !self.submissions.is_empty() || self.is_stopping()
+        (!self.submissions.is_empty() || self.is_stopping()) && !self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// The loop will end by itself: calls and the wish to stop keep it awake no longer.
+    pub(crate) fn begin_to_leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

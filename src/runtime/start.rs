@@ -365,6 +365,7 @@ fn consensus(configuration: &Configuration, seeds: &Seeds) -> raft::Config {
         seed: seeds.node,
         heartbeat: configuration.raft.heartbeat,
         election_timeout: configuration.raft.election_timeout,
+        promise: configuration.promise(),
         drift_bound_ppm: configuration.raft.drift_bound.0,
         append_bytes: configuration.limits.batch_bytes.as_usize(),
         in_flight_bytes: configuration.limits.inflight_bytes.as_usize(),

@@ -10,6 +10,7 @@
 
 use super::clock;
 use super::disk::Disk;
+use super::door::Answer;
 use super::mailbox::{Address, Wakes};
 use super::network::{Done, Network};
 use super::shared::{Failure, Outcome, Shared, Submission};
@@ -23,6 +24,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use transport::DisconnectReason;
 use wal::{Flushed, LogEvent, NodeId};
 
 /// Calls taken in one turn. A batch of them is one entry of the log.
@@ -67,6 +69,8 @@ pub(crate) struct Loop<D> {
     parts: Vec<bytes::Bytes>,
     over: Option<StopReason>,
     tuning: Option<Box<Tuning>>,
+    /// This node hands over before it stops, until then at most.
+    leaving: Option<Mono>,
     runtime: &'static str,
     turns: u64,
     longest_turn: Duration,
@@ -103,6 +107,7 @@ impl<D: Disk> Loop<D> {
             parts: Vec::new(),
             over: None,
             tuning,
+            leaving: None,
             runtime,
             turns: 0,
             longest_turn: Duration::ZERO,
@@ -124,13 +129,14 @@ impl<D: Disk> Loop<D> {
         let taken =
             [received, self.take_log_events(now), self.take_messages(now), self.take_submissions(now)];
         self.take_timeouts(now);
+        self.take_wish_to_stop(now);
         self.execute(now, instant);
         let sent = self.submit(instant);
         self.deliver();
         self.measure(now, instant);
         self.tell_watches();
         self.longest_turn = self.longest_turn.max(instant.elapsed());
-        if self.over.is_none() && self.shared.is_stopping() {
+        if self.over.is_none() && self.has_left(now) {
             self.end(StopReason::Requested);
         }
         if let Some(reason) = self.over.clone() {
@@ -141,6 +147,22 @@ impl<D: Disk> Loop<D> {
         }
         self.sleeps += 1;
         Rest::Until(self.next_timeout(now, instant))
+    }
+
+    /// A leader that is asked to stop hands over first, and what it had taken is answered meanwhile. It takes no more: what
+    /// comes now is turned away at the end, and did not happen. An election timeout is the most that it takes.
+    fn take_wish_to_stop(&mut self, now: Now) {
+        if !self.shared.is_stopping() || self.leaving.is_some() {
+            return;
+        }
+        self.shared.begin_to_leave();
+        let patience = self.node.raft().config().election_timeout;
+        self.leaving = Some(if self.node.hand_over(now) { now.mono.after(patience) } else { now.mono });
+    }
+
+    /// Whether nothing is gained by going on.
+    fn has_left(&self, now: Now) -> bool {
+        self.leaving.is_some_and(|until| until <= now.mono || !self.node.is_handing_over())
     }
 
     fn take_log_events(&mut self, now: Now) -> Done {
@@ -193,6 +215,9 @@ impl<D: Disk> Loop<D> {
                 transport::Event::Disconnected { peer, reason } => {
                     tracing::debug!(%peer, ?reason, "connection lost");
                     self.node.handle(now, Input::Disconnected(NodeId(peer.0)));
+                    if matches!(reason, DisconnectReason::ClosedByPeer | DisconnectReason::Restarted) {
+                        self.node.handle(now, Input::Gone(NodeId(peer.0)));
+                    }
                 }
                 // The transport has counted and logged it.
                 _ => {}
@@ -202,6 +227,9 @@ impl<D: Disk> Loop<D> {
     }
 
     fn take_submissions(&mut self, now: Now) -> Done {
+        if self.leaving.is_some() {
+            return Done::All;
+        }
         for _ in 0..SUBMISSIONS {
             let Some(submission) = self.shared.next_submission() else {
                 if let Some(tuning) = &mut self.tuning {
@@ -275,6 +303,11 @@ impl<D: Disk> Loop<D> {
                     from: fetch.from,
                     max_bytes: fetch.max_bytes,
                 }),
+                Output::Knock(peer) => {
+                    if self.network.as_mut().is_some_and(|network| network.knock(peer) == Answer::Nobody) {
+                        self.node.handle(now, Input::Gone(peer));
+                    }
+                }
                 // Disk and network work while entries are applied.
                 Output::Submit => {
                     let _ = self.submit(instant);
@@ -355,7 +388,8 @@ impl<D: Disk> Loop<D> {
         let network = network.map(|due| now.mono.after(due.saturating_duration_since(instant)));
         let alarm = self.alarms.first().map(|&(at, _)| at);
         let tuning = self.tuning.as_ref().and_then(|tuning| tuning.poll_timeout());
-        [self.node.poll_timeout(), network, alarm, self.mark_at, tuning].into_iter().flatten().min()
+        let own = [alarm, self.mark_at, self.leaving, tuning];
+        [self.node.poll_timeout(), network].into_iter().chain(own).flatten().min()
     }
 
     /// Ends the loop because going on would be wrong. Nothing is acknowledged after this.

@@ -98,6 +98,8 @@ faults! {
     Transfer = "transfer",
     /// A node goes at another pace from now on: larger or smaller batches, more or less on its way.
     Retune = "retune",
+    /// A follower that misses its leader is told that the leader's process is gone, which is not true.
+    FalseHint = "false-hint",
 }
 
 impl Fault {

@@ -53,7 +53,12 @@ impl World {
     /// Brings a fault about; false if there was nothing to bring it about on.
     fn act(&mut self, fault: Fault, target: NodeId, length: u64) -> Result<bool, Violation> {
         match fault {
-            Fault::Loss | Fault::Duplicate | Fault::Replay | Fault::Reorder | Fault::Drift => Ok(false),
+            Fault::Loss
+            | Fault::Duplicate
+            | Fault::Replay
+            | Fault::Reorder
+            | Fault::Drift
+            | Fault::FalseHint => Ok(false),
             Fault::SlowLine => {
                 let other = self.other(target);
                 self.network.slow_down((target, other), self.nemesis.clone().between(20, 800) * MS);

@@ -108,6 +108,11 @@ impl Network {
         self.blocked.insert(line);
     }
 
+    /// Whether anything gets through in this direction.
+    pub(super) fn carries(&self, from: NodeId, to: NodeId) -> bool {
+        !self.blocked.contains(&(from, to))
+    }
+
     pub(super) fn slow_down(&mut self, line: Line, by: u64) {
         self.slow.insert(line, by);
     }

@@ -34,6 +34,7 @@ pub struct Orders {
 pub(super) struct Knobs {
     pub heartbeat: Duration,
     pub election_timeout: Duration,
+    pub promise: Duration,
     pub drift_bound_ppm: u32,
     pub segment_bytes: u64,
     pub batch_bytes: usize,
@@ -112,6 +113,8 @@ pub(super) struct Plan {
     /// A log without writes for this long marks its end.
     pub idle: u64,
     pub drift: u64,
+    /// How often a knock at the door of a leader that is there is answered as if it were gone.
+    pub false_hints: u64,
     pub load: Load,
     /// Mean time between two faults of a kind.
     pub faults: BTreeMap<Fault, u64>,
@@ -147,6 +150,11 @@ impl Plan {
         let victims = draw_victims(dice, members);
         let idle = dice.pick(&[20, 100, 1_000]) * MS;
         enrich(&mut load, &mut knobs, &mut Dice::new(seed, "wishes"));
+        let hints = &mut Dice::new(seed, "hints");
+        if hints.below(4) != 0 {
+            knobs.promise = knobs.heartbeat * 3;
+        }
+        let false_hints = hints.pick(&[20_000, 200_000, 1_000_000]);
         let drift = 50_000;
         faults.retain(|fault, _| !orders.without.contains(fault) && (rough || !is_of_lines(*fault)));
         let rate = |fault, ppm| if faults.contains_key(&fault) { ppm } else { 0 };
@@ -170,6 +178,7 @@ impl Plan {
             apply: (10 * US, dice.pick(&[50 * US, 5 * MS, 50 * MS])),
             idle,
             drift: if faults.contains_key(&Fault::Drift) { drift } else { 0 },
+            false_hints: rate(Fault::FalseHint, false_hints),
             load,
             faults,
             victims,
@@ -199,7 +208,7 @@ impl Plan {
         let names: Vec<_> = self.faults.keys().map(|fault| fault.name()).collect();
         format!(
             "{} members, {:?}, {} clients on {} keys ({} % rich, {} watchers, history of {}), flush {}..{} us, line {}..{} us, segments of {} KiB, batches of {} \
-             B, election {} ms, faults for {} ms: {}",
+             B, election {} ms (promise {} ms), faults for {} ms: {}",
             self.members,
             self.durability,
             self.load.clients,
@@ -214,6 +223,7 @@ impl Plan {
             self.knobs.segment_bytes >> 10,
             self.knobs.batch_bytes,
             self.knobs.election_timeout.as_millis(),
+            self.knobs.promise.as_millis(),
             self.safety / MS,
             names.join(" ")
         )
@@ -226,9 +236,12 @@ fn is_of_lines(fault: Fault) -> bool {
 
 fn draw_knobs(dice: &mut Dice) -> Knobs {
     let election = dice.pick(&[150, 250, 250, 500]);
+    let heartbeat = Duration::from_millis(election / 5);
+    let election_timeout = Duration::from_millis(election);
     Knobs {
-        heartbeat: Duration::from_millis(election / 5),
-        election_timeout: Duration::from_millis(election),
+        heartbeat,
+        election_timeout,
+        promise: election_timeout,
         drift_bound_ppm: 110_000,
         segment_bytes: dice.pick(&[16 << 10, 32 << 10, 64 << 10, 128 << 10]),
         batch_bytes: dice.pick(&[192, 256, 1 << 10, 8 << 10]),
@@ -319,7 +332,7 @@ fn draw_victims(dice: &mut Dice, members: u64) -> BTreeSet<u64> {
 
 /// The faults that elections and leases are made for. Two or three of them, often, and nothing else that hides what they
 /// do: the other half of the runs.
-const SHARP: [Fault; 14] = [
+const SHARP: [Fault; 15] = [
     Fault::Partition,
     Fault::Isolate,
     Fault::IsolateLeader,
@@ -334,6 +347,7 @@ const SHARP: [Fault; 14] = [
     Fault::LeaseEdge,
     Fault::Drift,
     Fault::ClockLeap,
+    Fault::FalseHint,
 ];
 
 /// Faults that together, and hardly ever otherwise, lead to where a known pitfall lies.
@@ -342,7 +356,7 @@ const THEMES: [&[Fault]; 7] = [
     &[Fault::StrikeNewLeader, Fault::IsolateLeader],
     // A leader of the past that is still asked, and late answers to what it asked when it led.
     &[Fault::IsolateLeader, Fault::ClockLeap, Fault::Reorder, Fault::SlowLine],
-    &[Fault::Isolate, Fault::IsolateLeader, Fault::Drift, Fault::LeaseEdge],
+    &[Fault::Isolate, Fault::IsolateLeader, Fault::Drift, Fault::LeaseEdge, Fault::FalseHint],
     // Promises to a leader that some cannot hear, kept by nodes that restart.
     &[Fault::OneWay, Fault::Flicker, Fault::Drift],
     // Minorities that go on among themselves.
@@ -389,7 +403,12 @@ fn draw_faults(
     let mut faults = BTreeMap::new();
     for &fault in kinds {
         let mean = match fault {
-            Fault::Loss | Fault::Duplicate | Fault::Replay | Fault::Reorder | Fault::Drift => u64::MAX,
+            Fault::Loss
+            | Fault::Duplicate
+            | Fault::Replay
+            | Fault::Reorder
+            | Fault::Drift
+            | Fault::FalseHint => u64::MAX,
             Fault::PowerCutAll | Fault::CrashLoop | Fault::Ring | Fault::Bridge => 4_000 * MS,
             Fault::WriteError | Fault::FlushError => 5_000 * MS,
             Fault::Flip | Fault::Zero | Fault::Stale | Fault::Misdirect => 2_000 * MS,

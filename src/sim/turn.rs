@@ -1,6 +1,7 @@
 //! A node's loop, as a driver: inputs in, outputs carried out, in the order of `runtime/turn.rs`.
 
 use super::disk::Finished;
+use super::fault::Fault;
 use super::member::Process;
 use super::observation::{End, Instant, Observation, Violation};
 use super::oracle::Mark;
@@ -118,6 +119,7 @@ impl World {
                     member.mark_at = Some(Instant(self.now.0 + self.plan.idle));
                 }
                 Output::Send { to, message } => self.send(id, to, message)?,
+                Output::Knock(leader) => self.knock(id, leader),
                 Output::Fetch(fetch) => {
                     let wanted =
                         wal::Fetch { token: fetch.peer.0, from: fetch.from, max_bytes: fetch.max_bytes };
@@ -156,6 +158,23 @@ impl World {
                     return Ok(Carried::Ended);
                 }
             }
+        }
+    }
+
+    /// A kernel answers for a process that is gone, unless the answer is lost; now and then it says so of one that is there,
+    /// as a firewall would.
+    fn knock(&mut self, id: NodeId, leader: NodeId) {
+        let there = self.members[&leader].is_up();
+        let heard = self.network.carries(id, leader) && self.network.carries(leader, id);
+        let lies = self.phase != Phase::Healing && self.dice.chance(self.plan.false_hints);
+        if (!there && heard) || lies {
+            self.judges.mark(if there { Mark::FalselyGone } else { Mark::TrulyGone });
+            if there {
+                self.injected.count(Fault::FalseHint);
+            }
+            self.story
+                .tell(self.now, || format!("node {id} hears that nobody listens where node {leader} was"));
+            self.feed(id, Input::Gone(leader));
         }
     }
 

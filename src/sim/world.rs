@@ -369,6 +369,7 @@ impl World {
             seed,
             heartbeat: knobs.heartbeat,
             election_timeout: knobs.election_timeout,
+            promise: knobs.promise,
             drift_bound_ppm: knobs.drift_bound_ppm,
             append_bytes: knobs.append_bytes,
             in_flight_bytes: knobs.in_flight_bytes,

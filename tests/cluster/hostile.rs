@@ -153,6 +153,7 @@ fn lie(seed: u64) -> (usize, bool) {
         seed,
         heartbeat: Duration::from_millis(50),
         election_timeout: Duration::from_millis(250),
+        promise: Duration::from_millis(250),
         drift_bound_ppm: 100_000,
         append_bytes: 512,
         in_flight_bytes: 2_048,

@@ -439,6 +439,7 @@ impl Alone {
             seed: 1,
             heartbeat: Duration::from_millis(50),
             election_timeout: Duration::from_millis(250),
+            promise: Duration::from_millis(250),
             drift_bound_ppm: 100_000,
             append_bytes: 1 << 20,
             in_flight_bytes: 4 << 20,

@@ -261,6 +261,7 @@ fn a_stopped_node_answers_everybody_and_takes_no_more() {
         seed: 1,
         heartbeat: Duration::from_millis(50),
         election_timeout: Duration::from_millis(250),
+        promise: Duration::from_millis(250),
         drift_bound_ppm: 0,
         append_bytes: 1024,
         in_flight_bytes: 4096,

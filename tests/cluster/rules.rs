@@ -25,6 +25,7 @@ fn config(durability: Durability) -> Config {
         seed: 1,
         heartbeat: Duration::from_millis(50),
         election_timeout: Duration::from_millis(250),
+        promise: Duration::from_millis(250),
         drift_bound_ppm: 100_000,
         append_bytes: 1 << 20,
         in_flight_bytes: 1 << 20,
@@ -81,7 +82,7 @@ impl Single {
             match output {
                 Output::Write(write) => self.writes.push(write),
                 Output::Send { to, message } => self.said.push((to, message)),
-                Output::Fetch(_) | Output::Halt(_) => {}
+                Output::Knock(_) | Output::Fetch(_) | Output::Halt(_) => {}
             }
         }
     }

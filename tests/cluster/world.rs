@@ -299,6 +299,7 @@ impl World {
             seed,
             heartbeat: Duration::from_millis(50),
             election_timeout: Duration::from_millis(250),
+            promise: Duration::from_millis(250),
             drift_bound_ppm: 100_000,
             append_bytes: 512,
             in_flight_bytes: 2_048,
@@ -514,6 +515,11 @@ impl World {
                     }
                 }
                 Output::Send { to, message } => self.send(id, to, message),
+                Output::Knock(leader) => {
+                    if self.members[&leader].node.is_none() {
+                        self.feed(id, Input::Gone(leader));
+                    }
+                }
                 Output::Fetch(fetch) => {
                     let disk = &member.disk;
                     let from = usize::try_from(fetch.from.0).expect("small") - 1;

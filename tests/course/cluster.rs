@@ -208,6 +208,7 @@ impl Cluster {
                 }
                 self.send(id, to, message)?;
             }
+            Output::Knock(_) => {}
             Output::Fetch(fetch) => {
                 self.detail(format!("{id} reads its disk from {} for {}", fetch.from, fetch.peer));
                 self.member(id)?.fetching.push_back(fetch);

@@ -153,6 +153,7 @@ impl Member {
             seed: self.id.0 * 1_000 + self.life,
             heartbeat: Duration::from_millis(50),
             election_timeout: Duration::from_millis(250),
+            promise: Duration::from_millis(250),
             drift_bound_ppm: 100_000,
             append_bytes: settings.append_bytes,
             in_flight_bytes: settings.in_flight_bytes,

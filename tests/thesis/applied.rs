@@ -46,7 +46,7 @@ impl Whole {
                 Output::Send { to, message } => self.sent.push((to, message)),
                 Output::Answers(answers) => self.answers.extend(answers),
                 Output::Halt(why) => panic!("{why}"),
-                Output::Fetch(_) | Output::Submit | Output::Leadership(_) => {}
+                Output::Knock(_) | Output::Fetch(_) | Output::Submit | Output::Leadership(_) => {}
             }
         }
     }

@@ -19,5 +19,6 @@ mod request_vote;
 mod restarts;
 mod rules_for_servers;
 mod server;
+mod silence;
 mod state;
 mod transfer;

@@ -40,6 +40,7 @@ pub fn start(terms: &[u64]) -> Start {
         seed: 1,
         heartbeat: HEARTBEAT,
         election_timeout: TIMEOUT,
+        promise: TIMEOUT,
         drift_bound_ppm: DRIFT_PPM,
         append_bytes: 1 << 20,
         in_flight_bytes: 1 << 20,
@@ -85,6 +86,7 @@ impl Start {
             disk: Disk { start: self, hard, frames, waiting: VecDeque::new() },
             sent: Vec::new(),
             fetches: Vec::new(),
+            knocks: Vec::new(),
             halted: None,
         };
         server.turn();
@@ -118,6 +120,7 @@ pub struct Server {
     /// What it said and nobody has taken yet.
     pub sent: Vec<(u64, Message)>,
     pub fetches: Vec<Fetch>,
+    pub knocks: Vec<u64>,
     pub halted: Option<Halt>,
 }
 
@@ -130,6 +133,7 @@ impl Server {
                 Output::Write(write) => self.disk.waiting.push_back(write),
                 Output::Send { to, message } => self.sent.push((to.0, message)),
                 Output::Fetch(fetch) => self.fetches.push(fetch),
+                Output::Knock(leader) => self.knocks.push(leader.0),
                 Output::Halt(why) => self.halted = Some(why),
             }
         }
@@ -151,18 +155,31 @@ impl Server {
         self.turn();
     }
 
-    /// Lets time pass to the next timer and fires it.
+    /// Lets time pass to the next timer and fires it. That of silence alone changes nothing: it is passed over.
     pub fn time_out(&mut self) {
-        let due = self.raft.poll_timeout().expect("a timer is set");
-        self.now.mono = self.now.mono.max(due);
-        self.fire();
+        loop {
+            let knocks = self.knocks.len();
+            let due = self.raft.poll_timeout().expect("a timer is set");
+            self.now.mono = self.now.mono.max(due);
+            self.fire();
+            if self.knocks.len() == knocks {
+                return;
+            }
+        }
+    }
+
+    /// Hears that the process of another is gone.
+    pub fn miss(&mut self, peer: u64) {
+        self.raft.handle_gone(self.now, NodeId(peer));
+        self.turn();
     }
 
     /// Lets time pass and fires each timer on its way.
     pub fn run_for(&mut self, span: Duration) {
         let end = self.now.mono.after(span);
-        while self.raft.poll_timeout().is_some_and(|due| due <= end) {
-            self.time_out();
+        while let Some(due) = self.raft.poll_timeout().filter(|&due| due <= end) {
+            self.now.mono = self.now.mono.max(due);
+            self.fire();
         }
         self.now.mono = end;
     }
@@ -300,7 +317,7 @@ impl Server {
     }
 
     pub fn next_timeout(&self) -> Mono {
-        self.raft.poll_timeout().expect("a timer is set")
+        self.raft.stands_at().or(self.raft.poll_timeout()).expect("a timer is set")
     }
 }
 

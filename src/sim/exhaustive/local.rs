@@ -147,6 +147,7 @@ impl Local {
             seed: 1,
             heartbeat: Duration::from_millis(50),
             election_timeout: Duration::from_millis(250),
+            promise: Duration::from_millis(250),
             drift_bound_ppm: 0,
             append_bytes: if terms.one_entry_per_append { 1 } else { usize::MAX },
             in_flight_bytes: usize::MAX,
@@ -309,6 +310,7 @@ impl Local {
                         self.pending.push_back(write)
                     }
                     Output::Write(write) => flushing.push(write),
+                    Output::Knock(_) => {}
                     Output::Fetch(fetch) => return Err(format!("entries are in memory, yet {fetch:?}")),
                     Output::Halt(halt) => return Err(format!("the core stopped itself: {halt}")),
                 }

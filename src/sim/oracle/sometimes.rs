@@ -66,6 +66,10 @@ marks! {
     FetchedFromDisk = "entries fetched from disk for a peer",
     /// A batch of four commands or more.
     LargeBatch = "four or more commands in one entry",
+    /// A follower knew that its leader's process was gone.
+    TrulyGone = "leader known to be gone",
+    /// A follower was told so of a leader that is there.
+    FalselyGone = "leader falsely said to be gone",
     /// A lease read was answered.
     LeaseRead = "lease read served",
     /// A read was not answered.

@@ -29,6 +29,7 @@ impl Lone {
             seed: 1,
             heartbeat: Duration::from_millis(50),
             election_timeout: Duration::from_millis(250),
+            promise: Duration::from_millis(250),
             drift_bound_ppm: 100_000,
             append_bytes: 512,
             in_flight_bytes: 2_048,
