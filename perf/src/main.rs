@@ -15,6 +15,7 @@ mod machine;
 mod matrix;
 mod node;
 mod outage;
+mod page;
 mod probe;
 mod protocol;
 mod report;
@@ -69,6 +70,8 @@ enum Job {
         #[arg(long, default_value = ".")]
         directory: PathBuf,
     },
+    /// Draws a page and single drawings from the results of an earlier run.
+    Report(page::Options),
     /// One node, under orders of the coordinator.
     #[command(hide = true)]
     Node(Box<node::Arguments>),
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Job::Store(options) => store::run(&options),
         Job::Sweep(options) => sweep::run(&options),
         Job::Tune(options) => tune::run(&options),
+        Job::Report(options) => page::run(&options).map_err(|error| error.to_string()),
         Job::Probes { directory } => probes(&directory).map_err(|error| error.to_string()),
         Job::Quick(options) => compare::quick(&options).map_err(|error| error.to_string()),
         Job::Full(options) => compare::full(&options).map_err(|error| error.to_string()),
