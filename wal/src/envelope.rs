@@ -358,4 +358,56 @@ mod tests {
             assert!(matches!(Header::parse(&bytes, &segment(), FIRST), Err(NotAnEnvelope::Impossible(_))));
         }
     }
+
+    /// The header with these fields otherwise, and the hash over them.
+    fn with(fields: &[(usize, u64)]) -> Result<Header, NotAnEnvelope> {
+        let mut bytes = envelope().1.to_vec();
+        for &(at, value) in fields {
+            bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        let hash = hash(&segment(), &bytes[..HEADER_BYTES]);
+        bytes[HASH_AT..HEADER_BYTES].copy_from_slice(&hash.to_le_bytes());
+        Header::parse(&bytes, &segment(), FIRST)
+    }
+
+    #[test]
+    fn a_whole_header_that_no_writer_makes_is_refused_for_what_is_wrong_with_it() {
+        let start = u64_at(&envelope().1, 0);
+        let (room, header) = (15 * BLOCK_U64, HEADER_BYTES as u64);
+        assert_eq!(
+            with(&[(0, (start & 0xffff_ffff) | (0x0304 << 32))]),
+            Err(NotAnEnvelope::Version(0x0304)),
+            "the version comes before all that it gives a meaning to"
+        );
+        let reserved = "a reserved field or the group is not as written";
+        let over = "it reaches over the end of its segment";
+        let indices = "its indices do not fit its number of frames";
+        // Where the fields of this one stand: group and frames at 8, first and last index at 32 and 40, the terms of the
+        // first, the last and the previous entry at 48, 56 and 64.
+        for (fields, wrong) in [
+            (&[(24, room - header)][..], None),
+            (&[(24, room - header + 1)], Some(over)),
+            (&[(24, room + 1)], Some(over)),
+            (&[(8, 3 << 32)], Some(indices)),
+            (&[(8, 3 << 32), (32, 0)], Some(indices)),
+            (&[(32, 3)], Some(indices)),
+            (&[(48, 3)], Some("its terms fall")),
+            (&[(64, 2), (144, 2)], Some("its terms fall")),
+            (&[(64, 1), (144, 1)], None),
+            (&[(64, 1)], Some("it continues an entry that was never in the log")),
+            (&[(104, 2)], None),
+            (&[(104, 3)], Some("its commit mark lies beyond it")),
+            (&[(112, 1)], Some("it says that it was flushed before it was written")),
+            (&[(16, 2), (112, 1)], None),
+            (&[(0, start | (1 << 48))], Some(reserved)),
+            (&[(0, start | (1 << 56))], Some(reserved)),
+            (&[(8, (2 << 32) | 1)], Some(reserved)),
+            (&[(8, (2 << 32) | (1 << 24))], Some(reserved)),
+            (&[(RESERVED_AT, 1)], Some(reserved)),
+            (&[(HASH_AT - 8, 1 << 56)], Some(reserved)),
+        ] {
+            let parsed = with(fields);
+            assert_eq!(parsed.err(), wrong.map(NotAnEnvelope::Impossible), "{fields:?}");
+        }
+    }
 }

@@ -578,4 +578,29 @@ mod tests {
             assert!(Frame::parse(&mut frame.bytes().slice(..length)).is_err(), "length {length}");
         }
     }
+
+    /// The same frame with other bytes at a place of its header, and the hash over them.
+    fn with(at: usize, bytes: &[u8]) -> Result<Frame, FrameError> {
+        let mut frame = two_commands().bytes().to_vec();
+        frame[at..at + bytes.len()].copy_from_slice(bytes);
+        let hash = xxh3_128(&frame[..HASHED]);
+        frame[HASHED..HEADER_BYTES].copy_from_slice(&hash.to_le_bytes());
+        Frame::parse(&mut frame.into())
+    }
+
+    #[test]
+    fn a_whole_header_that_no_builder_makes_is_refused_for_the_field_that_is_wrong() {
+        let refused = |field, value| Err(FrameError::Field { field, value });
+        assert_eq!(with(4, &0x0203_u16.to_le_bytes()), Err(FrameError::Version(0x0203)));
+        assert_eq!(with(6, &0x0203_u16.to_le_bytes()), refused("kind", 0x0203));
+        let most = u32::try_from(MAX_BODY_BYTES).expect("32 bits");
+        assert_eq!(with(12, &(most + 1).to_le_bytes()), refused("body length", u64::from(most) + 1));
+        assert!(matches!(with(12, &most.to_le_bytes()), Err(FrameError::Short { .. })), "that may be");
+        assert_eq!(with(24, &0_u64.to_le_bytes()), refused("index", 0));
+        assert!(with(24, &1_u64.to_le_bytes()).is_ok());
+        assert_eq!(with(32, &0x0102_0304_u64.to_le_bytes()), refused("previous term", 0x0102_0304));
+        assert!(with(32, &3_u64.to_le_bytes()).is_ok(), "a term goes on");
+        assert_eq!(with(52, &0x0102_0304_u32.to_le_bytes()), refused("flags", 0x0102_0304));
+        assert_eq!(with(56, &0x0102_0304_u64.to_le_bytes()), refused("reserved", 0x0102_0304));
+    }
 }

@@ -253,4 +253,36 @@ mod tests {
             assert!(error.to_string().contains(&words), "{error}");
         }
     }
+
+    /// Writes larger than what is read at once, among small ones.
+    #[test]
+    fn entries_of_writes_larger_than_a_read_are_fetched_from_any_one_of_them_on() {
+        let mut machine = Machine::new(4 << 20);
+        let mut log = Vec::new();
+        for sizes in [&[40][..], &[200_000, 150_000, 90_000], &[40, 40], &[300_000], &[90_000; 7], &[40]] {
+            let frames: Vec<_> = sizes.iter().map(|&size| machine.frame(&vec![7; size])).collect();
+            machine.submit(None, frames.clone(), LogIndex::ZERO);
+            machine.run();
+            log.extend(frames);
+        }
+        for from in 1..=log.len() {
+            for max_bytes in [1, 250_000, usize::MAX] {
+                machine.journal.fetch(Fetch { token: 7, from: LogIndex(from as u64), max_bytes });
+                let mut wanted = machine.journal.poll_read();
+                let mut reads = 0;
+                while let Some(read) = wanted {
+                    reads += 1;
+                    let at = usize::try_from(read.at.offset).expect("small");
+                    let bytes = machine.disk.segments[&read.at.segment][at..at + read.length].to_vec();
+                    wanted = machine.journal.handle_read(Ok(bytes.into()));
+                }
+                let event = machine.journal.poll_event().expect("a fetch is answered");
+                let LogEvent::Fetched { token: 7, frames } = event else { panic!("{from}: {event:?}") };
+                assert_eq!(frames, log[from - 1..][..frames.len()], "from {from}");
+                assert!(reads <= 2, "{reads} reads for {from}: where to look, and one envelope");
+                let before: usize = frames.iter().rev().skip(1).map(|frame| frame.bytes().len()).sum();
+                assert!(before < max_bytes, "from {from}: enough was there without the last one");
+            }
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! acknowledged is forgotten, and no crash on the way changes that.
 
 use crate::damage::Damage;
+use crate::entries::entries;
 use crate::frame::Frame;
 use crate::id::{HardState, LogIndex, NodeId, Term};
 use crate::journal::Tail;
@@ -494,10 +495,30 @@ fn a_segment_just_begun_bounds_what_is_missing_exactly() {
     }
 }
 
-/// A segment of which the system refuses to read more than the header.
+/// What follows damage does not continue what came before it.
+#[test]
+fn a_stream_that_meets_damage_says_so_once_and_ends() {
+    let (truth, _) = truth(Ending::Killed);
+    let opening = truth.disk.decide(Damage::Refuse).expect("whole");
+    let mut disk = truth.disk.clone();
+    disk.file(Name::Segment(2))[BLOCK + 300] ^= 1;
+    let mut stream = entries(opening.tail(), |number| disk.segments[&number].as_slice());
+    let mut before = 0;
+    let damage = loop {
+        match stream.next() {
+            Some(Ok(_)) => before += 1,
+            other => break other,
+        }
+    };
+    assert!(matches!(damage, Some(Err(Refused::Corrupt { .. }))), "{damage:?}");
+    assert!(before > 0 && before < truth.log().len(), "{before}");
+    assert!(stream.next().is_none(), "nothing behind it");
+}
+
+/// A segment that the system refuses to read from an offset on.
 struct Guarded {
     bytes: Vec<u8>,
-    refuses: Option<io::ErrorKind>,
+    refuses: Option<(u64, io::ErrorKind)>,
 }
 
 impl Blocks for Guarded {
@@ -507,40 +528,46 @@ impl Blocks for Guarded {
 
     fn read(&self, offset: u64, length: usize) -> io::Result<Bytes> {
         match self.refuses {
-            Some(refuses) if offset > 0 => Err(refuses.into()),
+            Some((from, refuses)) if offset >= from => Err(refuses.into()),
             _ => self.bytes.as_slice().read(offset, length),
         }
     }
 }
 
+/// Decides on a disk whose third segment cannot be read from there on.
+fn decide_guarded(disk: &Disk, from: u64, refuses: io::ErrorKind) -> Result<Opening, Refused> {
+    let files: Vec<_> = disk
+        .segments
+        .iter()
+        .map(|(&number, bytes)| SegmentFile {
+            number,
+            blocks: Guarded { bytes: bytes.clone(), refuses: (number == 3).then_some((from, refuses)) },
+        })
+        .collect();
+    let state = read_state(&disk.state, &IDENTITY).expect("the state is whole");
+    Opening::decide(state, &files, Rules { segment_bytes: disk.segment_bytes, damage: Damage::Repairable })
+}
+
 /// What cannot be read today may be whole tomorrow: no repair judges without it.
 #[test]
-fn behind_damage_only_lost_bytes_count_as_damage_and_other_errors_refuse() {
+fn only_lost_bytes_are_damage_and_any_other_failure_refuses() {
     let (truth, _) = truth(Ending::Killed);
-    let mut disk = truth.disk;
-    disk.file(Name::Segment(1))[BLOCK + 300] ^= 1;
-    for (refuses, is_damage) in [(io::ErrorKind::InvalidData, true), (io::ErrorKind::PermissionDenied, false)]
-    {
-        let files: Vec<_> = disk
-            .segments
-            .iter()
-            .map(|(&number, bytes)| SegmentFile {
-                number,
-                blocks: Guarded { bytes: bytes.clone(), refuses: (number == 3).then_some(refuses) },
-            })
-            .collect();
-        let state = read_state(&disk.state, &IDENTITY).expect("the state is whole");
-        let rules = Rules { segment_bytes: disk.segment_bytes, damage: Damage::Repairable };
-        match Opening::decide(state, &files, rules) {
-            Ok(opening) => {
-                assert!(is_damage, "{refuses}: repaired, with {:?} held", opening.held());
-                assert_eq!(opening.held().expect("something is missing").index, Held::ANY_INDEX);
-            }
+    for (damaged, from) in [(true, BLOCK as u64), (true, 0), (false, BLOCK as u64), (false, 0)] {
+        let mut disk = truth.disk.clone();
+        if damaged {
+            disk.file(Name::Segment(1))[BLOCK + 300] ^= 1;
+        }
+        let what = format!("segment 3 from {from}, segment 1 damaged: {damaged}");
+        let opening = decide_guarded(&disk, from, io::ErrorKind::InvalidData).expect(&what);
+        assert_eq!(opening.held().expect("something is missing").index, Held::ANY_INDEX, "{what}");
+        let place = &opening.damaged().expect("lost bytes").place;
+        let expected = if damaged { (segment_name(1), BLOCK as u64) } else { (segment_name(3), from) };
+        assert_eq!((place.file.clone(), place.offset), expected, "{what}");
+        match decide_guarded(&disk, from, io::ErrorKind::PermissionDenied) {
             Err(Refused::Io { file, source }) => {
-                assert_eq!((file.as_str(), source.kind()), (segment_name(3).as_str(), refuses));
-                assert!(!is_damage, "{refuses} is damage");
+                assert_eq!((file, source.kind()), (segment_name(3), io::ErrorKind::PermissionDenied));
             }
-            Err(other) => panic!("{refuses}: {other:?}"),
+            other => panic!("{what}: {other:?}"),
         }
     }
 }
@@ -571,4 +598,17 @@ fn a_plan_that_comes_before_the_mark_goes_first_and_alone() {
     machine.finish();
     assert!(!machine.start(), "nothing follows it but the next plan");
     assert!(machine.journal.mark_owed());
+}
+
+#[test]
+fn the_next_segment_is_wanted_once_when_half_of_one_is_used() {
+    let mut machine = Machine::new(24 << 10);
+    let mut wanted = Vec::new();
+    for _ in 0..10 {
+        machine.append(b"a block");
+        wanted.push([(); 2].map(|()| machine.journal.poll_spare().is_some()));
+    }
+    // A header and five writes fill a segment: with the second one half of it is used.
+    let of_one = [false, true, false, false, false].map(|wanted| [wanted, false]);
+    assert_eq!(wanted, [of_one, of_one].concat());
 }
