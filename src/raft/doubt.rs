@@ -218,6 +218,8 @@ impl Raft {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::{Membership, Now};
+    use std::time::Duration;
 
     #[test]
     fn whoever_acknowledged_from_memory_and_did_not_end_in_order_is_a_suspect_however_it_runs_now() {
@@ -245,6 +247,59 @@ mod tests {
                 standing,
                 "it lost all it had, it never had nothing"
             );
+        }
+    }
+
+    #[test]
+    fn what_memory_held_beyond_a_damaged_disk_may_be_any_entry_of_the_newest_term() {
+        let held = |term, index| Held { term: Term(term), index };
+        let five = LogIndex(5);
+        for (lost, standing, doubt) in [
+            (None, Standing::Whole, Doubt::None),
+            (None, Standing::Suspect, Doubt::Forgot),
+            (None, Standing::Damaged, Doubt::Damaged(held(3, Held::ANY_INDEX))),
+            (Some(held(2, five)), Standing::Whole, Doubt::Damaged(held(2, five))),
+            (Some(held(2, five)), Standing::Damaged, Doubt::Damaged(held(2, five))),
+            (Some(held(2, five)), Standing::Suspect, Doubt::Damaged(held(3, Held::ANY_INDEX))),
+            (Some(held(4, five)), Standing::Suspect, Doubt::Damaged(held(4, Held::ANY_INDEX))),
+        ] {
+            let hard_state = HardState { term: Term(3), vote: None };
+            let restored = Restored { hard_state, commit: LogIndex::ZERO, standing, held: lost };
+            assert_eq!(Doubt::of(&restored), doubt, "{lost:?} {standing:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_held_proves_its_term_and_leaves_the_vote_of_that_term() {
+        let vote = Some(NodeId(2));
+        for (reached, expected) in [
+            (1, HardState { term: Term(3), vote: None }),
+            (3, HardState { term: Term(3), vote }),
+            (5, HardState { term: Term(5), vote }),
+        ] {
+            let config = crate::raft::Config {
+                id: NodeId(1),
+                cluster: wal::ClusterId(1),
+                group: wal::GroupId::FIRST,
+                seed: 1,
+                heartbeat: Duration::from_millis(50),
+                election_timeout: Duration::from_millis(250),
+                drift_bound_ppm: 0,
+                append_bytes: 1 << 20,
+                in_flight_bytes: 1 << 20,
+                durability: Durability::DiskFirst,
+                unflushed_entries: 32,
+            };
+            let restored = Restored {
+                hard_state: HardState { term: Term(reached), vote },
+                commit: LogIndex::ZERO,
+                standing: Standing::Whole,
+                held: Some(Held { term: Term(3), index: LogIndex(7) }),
+            };
+            let mut raft = Raft::new(config, restored);
+            let founders = Membership::of_voters([1, 2, 3].map(NodeId)).expect("valid");
+            raft.begin(Now::default(), &founders);
+            assert_eq!((raft.hard, raft.standing()), (expected, Standing::Damaged), "term {reached} on disk");
         }
     }
 }

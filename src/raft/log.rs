@@ -343,4 +343,33 @@ mod tests {
             assert_eq!(log.frames_from(LogIndex(1), limit).len(), count, "{limit} bytes");
         }
     }
+
+    #[test]
+    fn bytes_are_those_of_the_frames_in_memory_and_of_the_undecided_ones() {
+        let one = log_with_terms(&[1]).cached_bytes();
+        let mut log = log_with_terms(&[1, 1, 1, 1, 2]);
+        let bytes = |log: &Log| (log.cached_bytes() / one, log.undecided_bytes() / one);
+        assert_eq!(bytes(&log), (5, 5));
+        log.truncate(LogIndex(4));
+        assert_eq!(bytes(&log), (3, 3));
+        log.commit_to(LogIndex(2));
+        assert_eq!(bytes(&log), (3, 1));
+        log.note_durable(log.last());
+        log.evict(0, LogIndex(1));
+        assert_eq!(bytes(&log), (2, 1));
+    }
+
+    #[test]
+    fn the_last_timestamp_outlives_its_frame_in_memory() {
+        let mut log = log_with_terms(&[]);
+        assert_eq!(log.last_timestamp(), 0);
+        for timestamp_ms in [70, 90] {
+            let head = FrameHead { group: GroupId::FIRST, term: Term(1), previous: log.last(), timestamp_ms };
+            log.append(FrameBuilder::noop(head));
+            log.commit_to(log.last().index);
+            log.note_durable(log.last());
+            log.evict(0, log.commit());
+            assert_eq!((log.cached_bytes(), log.last_timestamp()), (0, timestamp_ms));
+        }
+    }
 }

@@ -203,4 +203,38 @@ mod tests {
             Err(MembershipError::TwoRoles(NodeId(1)))
         );
     }
+
+    #[test]
+    fn as_many_as_the_limits_allow_and_no_more() {
+        let many = |count: usize| (1_000..).take(count).map(NodeId).collect::<BTreeSet<_>>();
+        for (voters, outgoing, learners, valid) in [
+            (MAX_VOTERS, 0, 0, true),
+            (MAX_VOTERS + 1, 0, 0, false),
+            (1, MAX_VOTERS, 0, true),
+            (1, MAX_VOTERS + 1, 0, false),
+            (0, 0, MAX_LEARNERS, true),
+            (0, 0, MAX_LEARNERS + 1, false),
+        ] {
+            let others = if voters == 0 { ids(&[1]) } else { many(voters) };
+            let membership = Membership::new(others, many(outgoing), many(learners));
+            assert_eq!(
+                membership.is_ok(),
+                valid,
+                "{voters} voters, {outgoing} outgoing, {learners} learners"
+            );
+        }
+    }
+
+    #[test]
+    fn ids_that_do_not_ascend_are_no_membership() {
+        let bytes = Membership::of_voters([1, 2].map(NodeId)).expect("valid").encode();
+        let (first, second) = (3, 11);
+        for (one, other) in [(2_u64, 2_u64), (3, 2)] {
+            let mut bytes = bytes.clone();
+            bytes[first..][..8].copy_from_slice(&one.to_le_bytes());
+            bytes[second..][..8].copy_from_slice(&other.to_le_bytes());
+            let refused = Err(MembershipError::Malformed("ids are not in ascending order"));
+            assert_eq!(Membership::decode(&bytes), refused, "{one} before {other}");
+        }
+    }
 }

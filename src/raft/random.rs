@@ -50,4 +50,20 @@ mod tests {
         assert_ne!(spans(7), spans(8));
         assert!(spans(7).iter().all(|span| (least..least * 2).contains(span)));
     }
+
+    #[test]
+    fn it_is_the_generator_that_it_says() {
+        // The first numbers of SplitMix64 from this seed, as its authors' program prints them.
+        let mut random = Random::from_seed(1_234_567);
+        let expected = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
+        assert_eq!(expected.map(|_| random.bits()), expected);
+    }
+
+    #[test]
+    fn a_span_of_nothing_or_of_a_nanosecond_leaves_no_choice() {
+        for least in [Duration::ZERO, Duration::from_nanos(1)] {
+            let mut random = Random::from_seed(7);
+            assert!((0..64).all(|_| random.between_once_and_twice(least) == least));
+        }
+    }
 }

@@ -225,3 +225,28 @@ impl Raft {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bounded_number_of_probes_is_remembered_the_newest_of_them() {
+        let timeout = Duration::from_nanos(64 * 10);
+        let mut probes = Probes::default();
+        for number in 1..=1_000 {
+            assert_eq!(probes.send(Mono(number * 10), timeout), number);
+        }
+        assert_eq!(probes.sent_at.len(), REMEMBERED_PROBES, "one grain apart is far enough");
+        assert_eq!(probes.sent_after(1_000), Some(Mono(10_000)));
+        let first = 1_000 - 255;
+        assert_eq!(probes.sent_after(first), Some(Mono(first * 10)));
+        assert_eq!(probes.sent_after(first - 1), None, "when that was is not known any more");
+        assert_eq!(probes.send(Mono(10_009), timeout), 1_001);
+        assert_eq!(
+            probes.sent_after(1_001),
+            Some(Mono(10_000)),
+            "less than a grain: as if it were the one before"
+        );
+    }
+}

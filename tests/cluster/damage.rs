@@ -308,6 +308,29 @@ fn a_damaged_node_does_not_stand_for_election_even_when_asked_to() {
     assert_eq!(node.raft.leader(), None, "and waits for no one in particular");
 }
 
+/// What is gone from its memory may have been counted on: its own ballot is as good as that of one who was never there.
+#[test]
+fn a_forgetful_node_does_not_elect_itself_unless_a_majority_has_forgotten() {
+    for (other, enough) in [(Standing::Whole, false), (Standing::Damaged, false), (Standing::Suspect, true)] {
+        let mut node = Single::restored(1, Standing::Suspect, None, Durability::MemFirst);
+        node.now.mono = node.raft.poll_timeout().expect("an election timeout");
+        node.raft.handle_timeout(node.now);
+        node.turn();
+        for (election, asks, won) in [
+            (Election::PreVote, RoleName::PreCandidate, RoleName::Candidate),
+            (Election::Vote, RoleName::Candidate, RoleName::Leader),
+        ] {
+            let granted = |standing| Body::Vote(Vote { election, decision: Decision::Granted, standing });
+            assert_eq!(node.raft.role(), asks);
+            node.hear(2, 2, granted(other));
+            assert_eq!(node.raft.role() == won, enough, "one other, {other:?}, and itself: {election:?}");
+            node.hear(3, 2, granted(Standing::Whole));
+            assert_eq!(node.raft.role(), won, "two others");
+            node.flush();
+        }
+    }
+}
+
 #[test]
 fn a_damaged_node_is_whole_once_its_disk_has_what_it_held() {
     let mut node = damaged();
@@ -333,6 +356,18 @@ fn a_damaged_node_is_whole_once_its_disk_has_what_it_held() {
     }
     assert_eq!(node.raft.standing(), Standing::Whole);
     assert_eq!(node.raft.held(), None);
+}
+
+#[test]
+fn a_node_whose_disk_has_again_what_it_held_is_whole_at_the_start_and_says_so_once() {
+    let held = Held { term: Term(1), index: LogIndex(2) };
+    let mut node = Single::restored(3, Standing::Whole, Some(held), Durability::DiskFirst);
+    assert_eq!((node.raft.standing(), node.raft.held()), (Standing::Whole, None));
+    node.turn();
+    assert!(node.writes.iter().any(|write| write.says_whole()), "the state record is told");
+    node.flush();
+    node.hear(2, 4, Body::Heartbeat(Heartbeat { probe: 1, commit: LogIndex(0) }));
+    assert!(!node.writes.is_empty() && node.writes.iter().all(|write| !write.says_whole()), "and only once");
 }
 
 #[test]

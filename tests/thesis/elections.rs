@@ -4,6 +4,7 @@ use crate::server::*;
 use d_engine::raft::RoleName;
 use d_engine::raft::message::Election;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 #[test]
 fn section_3_4_election_timeouts_are_drawn_anew_each_time_from_a_fixed_interval() {
@@ -48,6 +49,40 @@ fn section_3_4_a_split_vote_is_followed_by_another_election_after_another_timeou
     assert!(span < TIMEOUT * 2, "and not for ever: {span:?}");
     server.elect();
     assert_eq!(server.term(), 3);
+}
+
+#[test]
+fn section_3_4_a_candidate_gives_the_votes_a_whole_election_timeout() {
+    let mut server = start(&[0, 1]).run();
+    server.time_out();
+    // Consent comes in the last nanosecond of the timeout in which it was asked for.
+    let left = server.next_timeout().since(server.now.mono);
+    server.wait(left - Duration::from_nanos(1));
+    server.hear(2, 2, granted(Election::PreVote));
+    assert_eq!(server.role(), RoleName::Candidate);
+    assert!(server.next_timeout() >= server.now.mono.after(TIMEOUT));
+}
+
+#[test]
+fn section_3_4_elections_are_counted_when_one_stands_and_when_one_wins() {
+    let mut server = start(&[0, 1]).run();
+    let counted = |server: &Server| {
+        let counters = server.raft.counters();
+        (counters.elections, counters.leaderships)
+    };
+    server.stand();
+    assert_eq!(counted(&server), (1, 0));
+    server.hear(2, 2, refused(Election::Vote));
+    server.hear(3, 2, refused(Election::Vote));
+    server.elect();
+    assert_eq!(counted(&server), (2, 1));
+}
+
+#[test]
+fn section_3_4_a_server_that_has_seen_no_term_has_promised_nothing() {
+    let mut server = start(&[]).boot();
+    server.hear(2, 1, candidacy(Election::PreVote, 1, 0));
+    assert_eq!(server.answer(), (2, said(1, granted(Election::PreVote))), "the first election need not wait");
 }
 
 #[test]

@@ -153,3 +153,14 @@ fn section_3_9_a_stopped_server_says_nothing_more() {
     assert_eq!((server.take(), server.raft.poll_timeout()), (vec![], None));
     assert_eq!((server.term(), server.raft.counters().quarantined_terms), (2, 0), "nor does it listen");
 }
+
+#[test]
+fn section_3_9_a_server_that_stops_in_the_middle_of_a_turn_writes_nothing_more() {
+    let mut server = start(&[0, 1]).run();
+    let request = said(2, candidacy(Election::Vote, 2, 1));
+    server.raft.handle_message(server.now, NodeId(2), request);
+    server.raft.handle_log_failure("the disk is gone".to_owned());
+    server.turn();
+    assert!(matches!(server.halted, Some(Halt::Log(_))));
+    assert!(server.disk.waiting.is_empty(), "not the vote either");
+}

@@ -3,7 +3,7 @@
 use crate::server::*;
 use d_engine::raft::message::Body;
 use d_engine::raft::{ProposeRefused, RoleName};
-use wal::FrameBuilder;
+use wal::{FrameBuilder, LogIndex};
 
 #[test]
 fn figure_3_1_leaders_send_append_entries_to_each_server_upon_election() {
@@ -201,4 +201,21 @@ fn figure_3_1_leaders_do_not_believe_an_acknowledgement_of_what_they_do_not_have
     server.flush();
     server.hear(2, 2, accepted(99));
     assert_eq!((server.commit(), server.raft.counters().malformed), (1, 1));
+}
+
+#[test]
+fn section_6_3_an_entry_bears_the_leaders_time_at_which_it_was_made() {
+    let mut server = start(&[0, 1]).run();
+    server.lead();
+    // Nothing happens between the last input and the request.
+    server.wait(HEARTBEAT);
+    let time = server.raft.timestamp(server.now).expect("it leads");
+    let index = server.propose(b"x");
+    let entry = server.raft.log().frame(LogIndex(index)).expect("in memory");
+    assert_eq!((entry.timestamp_ms(), server.raft.log().last_timestamp()), (time, time));
+    let later = time + 20;
+    let mut then = server.now;
+    then.mono = server.raft.when_timestamp(later).expect("it leads");
+    assert_eq!(server.raft.timestamp(then), Some(later));
+    assert_eq!(then.mono.since(server.now.mono).as_millis(), 20);
 }

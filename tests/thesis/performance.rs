@@ -1,8 +1,8 @@
 //! Section 10.2: the leader's disk in parallel with its followers', and appends that do not wait for each other.
 
 use crate::server::*;
-use d_engine::raft::message::Body;
-use wal::NodeId;
+use d_engine::raft::message::{Append, AppendOutcome, Appended, Body};
+use wal::{LogIndex, NodeId};
 
 #[test]
 fn section_10_2_1_the_leader_sends_before_its_own_disk_is_done() {
@@ -67,6 +67,66 @@ fn section_10_2_2_what_is_on_the_way_is_bounded() {
     assert!((2..5).contains(&sent), "{sent} appends of 120 bytes");
     server.hear(2, 2, accepted(4));
     assert!(!server.appends_to(2).is_empty(), "an answer makes room");
+}
+
+#[test]
+fn section_10_2_2_as_many_bytes_are_on_the_way_as_the_bound_allows() {
+    let appends = |bound: usize| {
+        let mut start = start(&[0, 1]);
+        start.config.in_flight_bytes = bound;
+        let mut server = start.run();
+        server.lead();
+        for _ in 0..9 {
+            server.propose(b"x");
+        }
+        let one = server.raft.log().frame(server.raft.log().last().index).expect("in memory").bytes().len();
+        (server.appends_to(2).len(), one)
+    };
+    let (_, one) = appends(1);
+    for (bound, sent) in [(2 * one - 1, 2), (2 * one, 2), (2 * one + 1, 3)] {
+        assert_eq!(appends(bound).0, sent, "{bound} bytes, {one} each");
+    }
+}
+
+#[test]
+fn section_10_2_1_what_one_flush_holds_is_acknowledged_at_once() {
+    let mut server = start(&[0, 1]).run();
+    let word = |until: &[u64], previous, probe| match append(&log(until), previous, 0) {
+        Body::Append(append) => said(1, Body::Append(Append { probe, ..append })),
+        other => unreachable!("{other:?}"),
+    };
+    // The network changed their order; both come before the disk is asked.
+    for message in [word(&[0, 1, 1, 1], 2, 7), word(&[0, 1, 1], 2, 9)] {
+        server.raft.handle_message(server.now, NodeId(2), message);
+    }
+    server.turn();
+    server.flush();
+    let outcome = AppendOutcome::Accepted { matched: LogIndex(4) };
+    assert_eq!(server.take(), [(2, said(1, Body::Appended(Appended { outcome, probe: 9 })))]);
+}
+
+#[test]
+fn section_10_2_1_what_one_flush_holds_is_acknowledged_to_each_leader_for_itself() {
+    let mut server = start(&[0, 1]).run();
+    for (leader, term) in [(2, 1), (3, 2)] {
+        let message = said(term, append(&log(&[0, 1, 1]), 2, 0));
+        server.raft.handle_message(server.now, NodeId(leader), message);
+    }
+    server.turn();
+    server.flush();
+    assert_eq!(server.take(), [(2, said(1, accepted(3))), (3, said(2, accepted(3)))]);
+}
+
+#[test]
+fn section_10_2_1_what_was_replaced_before_the_disk_was_asked_is_not_written() {
+    let mut server = start(&[0, 1]).run();
+    for (leader, term) in [(2, 1), (3, 2)] {
+        let message = said(term, append(&log(&[0, 1, term, term]), 2, 0));
+        server.raft.handle_message(server.now, NodeId(leader), message);
+    }
+    server.turn();
+    let written = server.disk.waiting.iter().flat_map(|write| write.plan().frames);
+    assert_eq!(written.map(|frame| (frame.index().0, frame.term().0)).collect::<Vec<_>>(), [(3, 2), (4, 2)]);
 }
 
 #[test]

@@ -31,6 +31,21 @@ fn section_3_8_term_and_vote_survive_a_restart() {
 }
 
 #[test]
+fn section_3_8_a_vote_survives_beside_the_entries_of_its_own_term() {
+    let mut server = start(&[0, 1]).run();
+    server.hear(2, 2, candidacy(Election::Vote, 2, 1));
+    server.flush();
+    server.hear(2, 2, append(&log(&[0, 1, 2]), 2, 0));
+    server.flush();
+    server.restart();
+    assert_eq!((server.terms(), server.term()), (vec![0, 1, 2], 2));
+    server.wait(TIMEOUT);
+    server.take();
+    server.hear(3, 2, candidacy(Election::Vote, 9, 2));
+    assert_eq!(server.answer(), (3, said(2, refused(Election::Vote))));
+}
+
+#[test]
 fn section_3_8_a_vote_that_never_reached_the_disk_was_never_given() {
     let mut server = start(&[0, 1]).run();
     server.hear(2, 2, candidacy(Election::Vote, 2, 1));
@@ -95,4 +110,5 @@ fn section_3_8_the_flush_of_an_entry_that_was_replaced_says_nothing_of_the_one_i
     }
     server.flush();
     assert!(server.take().contains(&(2, said(4, accepted(3)))));
+    assert_eq!(server.raft.log().durable().0, 3, "the first write after the change is about the new one");
 }
