@@ -211,7 +211,7 @@ impl VisitMut for Rewriter<'_> {
             _ => None,
         };
         if let (Expr::If(branch), Some(condition)) = (&mut *expression, &condition)
-            && is_switch(&condition.text)
+            && waits_for_switch(&condition.text)
         {
             // What only a bug of the zoo does is nobody's mistake.
             if let Some((_, otherwise)) = &mut branch.else_branch {
@@ -318,8 +318,14 @@ fn is_of_tests(attributes: &[Attribute]) -> bool {
 
 /// A bug of the zoo and nothing else.
 fn is_switch(condition: &str) -> bool {
-    let name = condition.strip_prefix("wal::mutant!(\"").and_then(|rest| rest.strip_suffix("\")"));
+    let path = condition.strip_prefix("wal::").or_else(|| condition.strip_prefix("crate::"));
+    let name = path.and_then(|path| path.strip_prefix("mutant!(\"")?.strip_suffix("\")"));
     name.is_some_and(|name| !name.contains('"'))
+}
+
+/// Never true while that bug is out.
+fn waits_for_switch(condition: &str) -> bool {
+    !condition.contains("||") && condition.split(" && ").any(is_switch)
 }
 
 fn last_name(of: &Type) -> Option<String> {
@@ -387,6 +393,7 @@ mod tests {
             "fn f(a: u8) -> u8 {\n    self.check_step(&a);\n    match a {\n        _ if !wal::mutant!(\"b\") => 1,\n        \
              _ if a > 1 && !wal::mutant!(\"c\") => 1,\n        _ => a,\n    }\n}\n\n\
              fn g() {\n    if wal::mutant!(\"d\") {\n        h();\n    }\n}\n\n\
+             fn k(a: u8) {\n    if a > 1 && crate::mutant!(\"e\") {\n        h();\n    }\n}\n\n\
              #[cfg(feature = \"sim\")]\nfn i() {\n    j();\n}",
             &[],
         );

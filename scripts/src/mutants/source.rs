@@ -38,7 +38,8 @@ fn reached(number: u32) -> bool {
         return chosen == number;
     };
     NUMBER.store(RECORDS, Ordering::Relaxed);
-    if !SEEN[number as usize].swap(true, Ordering::Relaxed) {
+    let seen = &SEEN[number as usize];
+    if !seen.load(Ordering::Relaxed) && !seen.swap(true, Ordering::Relaxed) {
         std::io::Write::write_all(&mut record, format!(\"{number}\\n\").as_bytes()).expect(\"a record\");
     }
     false
