@@ -106,6 +106,11 @@ impl Child {
         Ok(Self { name, process, orders, reports, log })
     }
 
+    /// Its number in the process table.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Gives an order; the answer is read by another call.
     pub fn order(&mut self, order: &Order) -> Result<(), ChildError> {
         let mut line = serde_json::to_string(order).expect("orders are plain data");

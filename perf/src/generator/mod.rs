@@ -67,21 +67,24 @@ impl Clock for Real {
     }
 }
 
-/// Writes every key once.
+/// Writes every key once. When one fails no more are sent, and the first failure is returned once all are answered: a
+/// later call of this client meets none of these.
 pub fn fill(client: &mut impl Client, material: &Material) -> Result<(), String> {
     let mut done = Vec::with_capacity(FILL_IN_FLIGHT);
-    let mut sent = 0;
-    while sent < material.len() || client.in_flight() > 0 {
-        while sent < material.len() && client.in_flight() < FILL_IN_FLIGHT {
-            client.submit(material.pair(sent))?;
-            sent += 1;
+    let (mut sent, mut failed) = (0, None);
+    while (sent < material.len() && failed.is_none()) || client.in_flight() > 0 {
+        while sent < material.len() && failed.is_none() && client.in_flight() < FILL_IN_FLIGHT {
+            match client.submit(material.pair(sent)) {
+                Ok(_) => sent += 1,
+                Err(message) => failed = Some(message),
+            }
         }
         client.wait(None, &mut done);
-        for completion in done.drain(..) {
-            completion.result?;
+        for answer in done.drain(..) {
+            failed = failed.or(answer.result.err());
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Runs one load to its end; every call it made has been answered when it returns.
@@ -122,7 +125,7 @@ fn closed(
     clock: &impl Clock,
 ) -> Loaded {
     let mut tally = Tally::new();
-    let mut due = Due::new(in_flight);
+    let mut due = Due::new(in_flight, call);
     let mut done = Vec::with_capacity(in_flight);
     let began = clock.now();
     let end = began + slice;
@@ -159,11 +162,11 @@ fn open(
     clock: &impl Clock,
 ) -> Loaded {
     let mut tally = Tally::new();
-    let mut due = Due::new(backlog);
+    let mut due = Due::new(backlog, call);
     let mut done = Vec::with_capacity(backlog);
     let mut sent = 0;
     let mut now = clock.now();
-    while now < schedule.end() {
+    loop {
         let ready = schedule.due_by(now);
         while sent < ready && client.in_flight() < backlog {
             // A call that is refused was due all the same: it failed.
@@ -172,6 +175,9 @@ fn open(
                 Err(message) => tally.fail(message),
             }
             sent += 1;
+        }
+        if now >= schedule.end() {
+            break;
         }
         let room = client.in_flight() < backlog;
         let next = if room { schedule.due(sent).min(schedule.end()) } else { schedule.end() };
@@ -220,8 +226,10 @@ struct Due {
 }
 
 impl Due {
-    fn new(in_flight: usize) -> Self {
-        let length = (in_flight * 8).next_power_of_two().max(1024);
+    fn new(in_flight: usize, call: Call) -> Self {
+        // Reads may overtake a put by as many as are answered during its flush.
+        let least = if matches!(call, Call::Mixed { .. }) { 1 << 17 } else { 1024 };
+        let length = (in_flight * 8).next_power_of_two().max(least);
         Self { entries: vec![(u64::MAX, Instant::now()); length], mask: length as u64 - 1 }
     }
 
@@ -294,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_forgotten_due_time_is_known_to_be_forgotten() {
-        let mut due = Due::new(1);
+        let mut due = Due::new(1, Call::Put);
         let now = Instant::now();
         due.set(3, now);
         assert_eq!(due.take(3), Some(now));

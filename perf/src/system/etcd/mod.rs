@@ -359,6 +359,12 @@ impl System for Etcd {
         Ok(Accounts { nodes, generator: Some(generator), leader, term })
     }
 
+    fn cpu(&mut self) -> Result<Duration, SystemError> {
+        let servers = self.servers.iter().filter_map(|server| server.process.as_ref());
+        let pids = servers.map(std::process::Child::id).chain(self.client.as_ref().map(Child::pid));
+        Ok(pids.filter_map(ProcessUsage::of).map(|usage| usage.cpu).sum())
+    }
+
     fn stop(&mut self) -> Result<(), SystemError> {
         // The data is of no use to anybody: there is nothing to hand over in order.
         self.aim = None;
