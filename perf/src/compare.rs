@@ -98,6 +98,9 @@ pub enum Error {
     /// The other system promises something else.
     #[error(transparent)]
     Unfair(#[from] Unfair),
+    /// The page was not written.
+    #[error(transparent)]
+    Page(#[from] crate::page::Error),
     /// No row has such a name.
     #[error("no row is called {0}; ids are W1 to W9, words are those of the report's rows")]
     NoRows(String),
@@ -209,7 +212,10 @@ fn tell(results: &Results, options: &Options) -> Result<(), Error> {
     let json = place(&options.json, "json");
     let text = serde_json::to_string(results).expect("results are plain data");
     fs::write(&json, text).map_err(io_error(format!("writing {}", json.display())))?;
-    let said = writeln!(io::stdout(), "{}\neverything, as data: {}", Summary(results), json.display());
+    let html = place(&options.html, "html");
+    crate::page::write(results, &html)?;
+    let (data, page) = (json.display(), html.display());
+    let said = writeln!(io::stdout(), "{}\neverything, as data: {data}; as a page: {page}", Summary(results));
     Ok(said.map_err(io_error("printing the summary"))?)
 }
 

@@ -407,7 +407,6 @@ pub enum Unfair {
 
 /// Rows that may stand side by side.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "for drawings")]
 pub struct Chart<'a> {
     rows: Vec<&'a Row>,
     promise: Promise,
@@ -432,12 +431,10 @@ impl<'a> Chart<'a> {
     }
 
     /// In the order given.
-    #[allow(dead_code, reason = "for drawings")]
     pub fn rows(&self) -> &[&'a Row] {
         &self.rows
     }
 
-    #[allow(dead_code, reason = "for drawings")]
     /// What all of them promise: part of the chart's title.
     pub fn promise(&self) -> Promise {
         self.promise
@@ -520,7 +517,6 @@ impl Results {
     }
 
     /// The latencies of a row, all slices in one; nanoseconds.
-    #[allow(dead_code, reason = "for drawings")]
     pub fn latencies_of(&self, row: usize) -> Histogram<u64> {
         let mut all = latencies();
         for &(value, count) in self.slices_of(row).flat_map(|slice| &slice.latencies) {
