@@ -407,6 +407,7 @@ pub enum Unfair {
 
 /// Rows that may stand side by side.
 #[derive(Clone, Debug)]
+#[allow(dead_code, reason = "a chart is its rows, whoever draws them")]
 pub struct Chart<'a> {
     rows: Vec<&'a Row>,
     promise: Promise,
@@ -431,6 +432,7 @@ impl<'a> Chart<'a> {
     }
 
     /// In the order given.
+    #[allow(dead_code, reason = "a chart is its rows, whoever draws them")]
     pub fn rows(&self) -> &[&'a Row] {
         &self.rows
     }
