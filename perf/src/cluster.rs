@@ -151,12 +151,27 @@ impl Cluster {
 
     /// Has the node at `position` carry out a task of a client.
     pub fn client(&mut self, position: usize, task: Task) -> Result<Told, ClusterError> {
+        self.client_within(position, task, PATIENCE)
+    }
+
+    /// The same, of a task that takes longer than usual.
+    pub fn client_within(
+        &mut self,
+        position: usize,
+        task: Task,
+        patience: Duration,
+    ) -> Result<Told, ClusterError> {
         let node = &mut self.nodes[position].child;
         node.order(&Order::Client(task))?;
-        match node.report(PATIENCE)? {
+        match node.report(patience)? {
             Report::Client(told) => Ok(*told),
             other => Err(node.out_of_turn(&other).into()),
         }
+    }
+
+    /// The process of the node at `position`.
+    pub fn pid(&self, position: usize) -> u32 {
+        self.nodes[position].child.pid()
     }
 
     /// Kills the node at `position` with SIGKILL. Its data stays.

@@ -18,9 +18,11 @@ mod outage;
 mod page;
 mod probe;
 mod protocol;
+mod recovery;
 mod report;
 mod results;
 mod slice;
+mod slow_follower;
 mod statistics;
 mod store;
 mod summary;
@@ -62,6 +64,10 @@ enum Job {
     Sweep(Box<sweep::Options>),
     /// Lets the engine's tuner look for a pace, and compares what it found with the best of a small sweep.
     Tune(Box<tune::Options>),
+    /// A node is started with a large log to read.
+    Recovery(Box<recovery::Options>),
+    /// Puts while one follower stands still most of the time.
+    SlowFollower(Box<slow_follower::Options>),
     /// What watchers, leases, ranges and memory cost, on one embedded node.
     Store(Box<store::Options>),
     /// What the machine can do by itself: flush, round trips, arithmetic.
@@ -84,6 +90,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().job {
         Job::FirstLight(options) => first_light::run(&options).map_err(|error| error.to_string()),
         Job::Failover(options) => failover::run(&options),
+        Job::Recovery(options) => recovery::run(&options).map_err(|error| error.to_string()),
+        Job::SlowFollower(options) => slow_follower::run(&options),
         Job::Store(options) => store::run(&options),
         Job::Sweep(options) => sweep::run(&options),
         Job::Tune(options) => tune::run(&options),

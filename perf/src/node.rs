@@ -215,6 +215,7 @@ fn start(arguments: &Arguments) -> Result<EmbeddedEngine, String> {
         builder = builder.core(core);
     }
     let engine = wait_for(builder.start()).map_err(|error| error.to_string())?;
+    outage::OPENED.store(outage::clock(), std::sync::atomic::Ordering::Relaxed);
     wait_for(engine.wait_ready(READY_LIMIT)).map_err(|error| error.to_string())?;
     Ok(engine)
 }

@@ -11,6 +11,7 @@
 
 use crate::results::Moment;
 use crate::statistics::SplitMix;
+use crate::usage::{ProcessUsage, field};
 use crate::wait::wait_for;
 use crate::workload::{KEY_BYTES, VALUE_BYTES};
 use d_engine::embedded::{Completed, PipelineError};
@@ -18,7 +19,7 @@ use d_engine::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{JoinHandle, Thread};
@@ -28,6 +29,13 @@ use std::time::Duration;
 const PROBE_EVERY: u64 = 1_000_000;
 /// Reads in flight while what was acknowledged is read back.
 const READING: usize = 64;
+/// Writes in flight while a log grows.
+const GROWING: usize = 512;
+/// Keys they go to.
+const GROWN_KEYS: u64 = 16_384;
+
+/// When this process's engine had read its log.
+pub static OPENED: AtomicU64 = AtomicU64::new(0);
 
 /// Nanoseconds on a clock that all processes of the machine share.
 pub fn clock() -> u64 {
@@ -54,6 +62,15 @@ pub enum Task {
         /// Runs of numbers: the first, and how many.
         runs: Vec<(u64, u64)>,
     },
+    /// Write over and over the same keys until the log has taken so many bytes.
+    Grow {
+        /// Keys and values, together.
+        bytes: u64,
+        /// Bytes of a value.
+        value_bytes: usize,
+    },
+    /// Read linearizably, then write.
+    First,
     /// Say where the log stands and who led since when.
     Stand,
 }
@@ -72,6 +89,18 @@ pub enum Told {
         /// Not there, or with another value.
         lost: Vec<u64>,
     },
+    /// How many keys the store has after growing.
+    Grown {
+        /// Of them.
+        keys: u64,
+    },
+    /// When both had been answered, on the shared clock.
+    First {
+        /// The read.
+        read: u64,
+        /// The write.
+        written: u64,
+    },
     /// Where the node is.
     Stand(Stand),
 }
@@ -85,6 +114,12 @@ pub struct Stand {
     pub applied: u64,
     /// Elections it stood for since its start.
     pub elections: u64,
+    /// When the engine had read its log, on the shared clock.
+    pub opened: u64,
+    /// Processor time of the process.
+    pub cpu: Duration,
+    /// Resident bytes now, and at most so far.
+    pub resident: (u64, u64),
     /// When who began to lead, as seen by this node: clock, term, leader (zero for nobody).
     pub leaders: Vec<(u64, u64, u64)>,
 }
@@ -120,6 +155,23 @@ impl Record {
     fn acknowledged(&self) -> impl Iterator<Item = (u64, u64)> {
         let times = self.issued.iter().copied().zip(self.ended.iter().copied());
         times.zip(&self.ends).filter(|(_, end)| **end == End::Acknowledged).map(|(times, _)| times)
+    }
+
+    /// Acknowledgements a second, from the first issue to the last acknowledgement.
+    pub fn rate(&self) -> f64 {
+        let last = self.acknowledged().map(|(_, ended)| ended).max().unwrap_or(0);
+        let first = self.issued.iter().copied().min().unwrap_or(0);
+        self.count(End::Acknowledged) as f64 / (last.saturating_sub(first).max(1) as f64 / 1e9)
+    }
+
+    /// The latency that this share of the acknowledged writes stayed within.
+    pub fn latency(&self, share: f64) -> Option<Duration> {
+        let mut all: Vec<u64> = self.acknowledged().map(|(issued, ended)| ended - issued).collect();
+        all.sort_unstable();
+        let last = all.len().checked_sub(1)?;
+        #[expect(clippy::cast_possible_truncation, reason = "a share of a length")]
+        let rank = ((all.len() as f64 * share).ceil().max(1.0)) as usize - 1;
+        all.get(rank.min(last)).copied().map(Duration::from_nanos)
     }
 
     /// How many ended like this.
@@ -245,6 +297,13 @@ impl Client {
                 thread.join().map(Told::Record).map_err(|_| "the writing thread panicked".to_owned())
             }
             Task::ReadBack { round, runs } => self.read_back(round, &runs),
+            Task::Grow { bytes, value_bytes } => self.grow(bytes, value_bytes),
+            Task::First => {
+                wait_for(self.client.get_linearizable(key(0, 0))).map_err(|error| error.to_string())?;
+                let read = clock();
+                wait_for(self.client.put(key(0, 0), value(0, 0))).map_err(|error| error.to_string())?;
+                Ok(Told::First { read, written: clock() })
+            }
             Task::Stand => {
                 let status = wait_for(self.client.status()).map_err(|error| error.to_string())?;
                 let leaders = self.leaders.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -252,10 +311,35 @@ impl Client {
                     commit: status.commit_index,
                     applied: status.applied_index,
                     elections: status.counters.elections,
+                    opened: OPENED.load(Ordering::Relaxed),
+                    cpu: ProcessUsage::of_self().cpu,
+                    resident: (
+                        field("/proc/self/status", "VmRSS:").unwrap_or(0) * 1024,
+                        field("/proc/self/status", "VmHWM:").unwrap_or(0) * 1024,
+                    ),
                     leaders,
                 }))
             }
         }
+    }
+
+    fn grow(&self, bytes: u64, value_bytes: usize) -> Result<Told, String> {
+        let mut pipeline = self.client.pipeline();
+        let (mut sent, mut number, mut done) = (0, 0, Vec::new());
+        let value = vec![b'v'; value_bytes];
+        while sent < bytes || pipeline.in_flight() > 0 {
+            while sent < bytes && pipeline.in_flight() < GROWING {
+                pipeline.put(key(0, number % GROWN_KEYS), &value).map_err(|error| error.to_string())?;
+                number += 1;
+                sent += (KEY_BYTES + value_bytes) as u64;
+            }
+            pipeline.wait(&mut done);
+            for completion in done.drain(..) {
+                completion.result.map_err(|error| error.to_string())?;
+            }
+        }
+        let status = wait_for(self.client.status()).map_err(|error| error.to_string())?;
+        Ok(Told::Grown { keys: status.keys as u64 })
     }
 
     fn read_back(&self, round: u64, runs: &[(u64, u64)]) -> Result<Told, String> {
@@ -435,6 +519,19 @@ mod tests {
         assert_eq!(counted, [1, 1, 1, 0, 1]);
         assert_eq!(line[0].at, -0.02);
         assert_eq!(line[4].worst_micros, Some(28_000.0));
+    }
+
+    #[test]
+    fn rates_and_latencies_are_of_what_was_acknowledged() {
+        use End::{Acknowledged, Unknown};
+        let writes: Vec<_> = (0..100).map(|n| (n * 10, n * 10 + n + 1, Acknowledged)).collect();
+        let with_others = [writes.clone(), vec![(0, 9_000, Unknown)]].concat();
+        let record = record(&with_others);
+        assert_eq!(record.latency(0.99), Some(Duration::from_millis(99)));
+        assert_eq!(record.latency(0.5), Some(Duration::from_millis(50)));
+        assert_eq!(record.latency(1.0), Some(Duration::from_millis(100)));
+        assert!((record.rate() - 100.0 / 1.090).abs() < 1e-6, "{}", record.rate());
+        assert_eq!(Record::default().latency(0.5), None);
     }
 
     #[test]

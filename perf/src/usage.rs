@@ -82,7 +82,7 @@ impl ProcessUsage {
 }
 
 /// The number after `name` in a file of "name value" lines.
-fn field(path: &str, name: &str) -> Option<u64> {
+pub fn field(path: &str, name: &str) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
