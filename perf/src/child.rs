@@ -156,11 +156,6 @@ impl Child {
         if status.success() { Ok(()) } else { Err(self.silent(format!("ended ({status})"))) }
     }
 
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.process.id()
-    }
-
     /// Ends it with SIGKILL, as a failing machine would; returns when the signal is sent.
     pub fn kill(&mut self) -> Result<(), ChildError> {
         self.process.kill().map_err(io_error(format!("killing {}", self.name)))

@@ -7,6 +7,7 @@ use crate::results::{Promise, Results, Row};
 use crate::workload::{Call, Workload};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 fn page(results: &Results) -> String {
     document::page(&Story::new(results))
@@ -227,6 +228,34 @@ fn a_quotient_of_different_promises_from_a_foreign_file_is_refused() {
     let page = page(&results);
     well_formed(&page);
     assert!(page.contains("Refused: ") && !page.contains("123\u{a0}×"), "the number must not be shown");
+}
+
+#[test]
+fn extreme_figures_have_a_page() {
+    let mut results = fixture::results();
+    for (number, slice) in results.slices.iter_mut().enumerate() {
+        match number % 5 {
+            0 => (slice.operations, slice.latencies) = (0, Vec::new()),
+            1 => slice.operations = u64::MAX,
+            2 => slice.elapsed = Duration::ZERO,
+            3 => slice.latencies = vec![(0, 1), (u64::MAX, 1_000_000_000_000)],
+            _ => slice.processes.clear(),
+        }
+    }
+    for (number, failure) in results.failures.iter_mut().enumerate() {
+        match number % 3 {
+            0 => failure.line.clear(),
+            1 => failure.to_first_acknowledgement = Duration::MAX,
+            _ => failure.lost = u64::MAX / 64,
+        }
+    }
+    for goal in &mut results.goals {
+        (goal.reach, goal.aim) = (0.0, f64::INFINITY);
+    }
+    results.recovery[0].served = Duration::ZERO;
+    results.sweep[0].points.truncate(1);
+    results.started = u64::MAX;
+    well_formed(&page(&results));
 }
 
 #[test]
