@@ -12,11 +12,11 @@
 mod disk;
 
 use bytes::{Bytes, BytesMut};
-use d_engine::kv::{Store, encode_put};
+use d_engine::kv::{Retention, Store, encode_put};
 use d_engine::node::{Input, Limits, Message, Node, Output, Reply, Ticket, wire};
 use d_engine::raft::message::Standing;
 use d_engine::raft::{Config, Durability, Membership, Mono, Now, Restored, Write};
-use disk::Disk;
+pub use disk::Disk;
 use std::collections::VecDeque;
 use std::time::Duration;
 use wal::{ClusterId, GroupId, HardState, LogEvent, LogIndex, NodeId};
@@ -26,8 +26,16 @@ pub const VALUE_BYTES: usize = 256;
 /// Keys in use.
 pub const KEYS: usize = 10_000;
 
-const CLUSTER: ClusterId = ClusterId(7);
+pub const CLUSTER: ClusterId = ClusterId(7);
 const NODES: u64 = 3;
+
+/// A short history, so that it is soon full: from then on a put lets go of the value that an older one replaced.
+pub const HISTORY: Retention = Retention { changes: KEYS / 10, ..Retention::DEFAULT };
+
+/// A store with nothing in it.
+pub fn store() -> Store {
+    Store::new().with_retention(HISTORY)
+}
 
 /// A 16-byte key; neighbouring numbers are far apart in the key order, as keys of real programs are.
 pub fn key(number: usize) -> [u8; KEY_BYTES] {
@@ -69,7 +77,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A cluster whose leader has been elected, with `KEYS` keys in its stores.
+    /// A cluster whose leader has been elected, with `KEYS` keys in its stores, and in the steady state.
     pub fn new() -> Self {
         let founders = Membership::of_voters((1..=NODES).map(NodeId)).expect("three distinct voters");
         let now = Now { mono: Mono(1), wall_ms: 1_700_000_000_000 };
@@ -86,7 +94,7 @@ impl Cluster {
         };
         cluster.elect();
         let calls = 1000;
-        (0..KEYS / calls).for_each(|_| cluster.put(calls));
+        (0..(KEYS + 2 * HISTORY.changes) / calls).for_each(|_| cluster.put(calls));
         cluster
     }
 
@@ -236,7 +244,7 @@ fn member(id: NodeId, now: Now, founders: &Membership) -> Member {
         standing: Standing::Whole,
         held: None,
     };
-    let node = Node::restoring(config, Limits::default(), id.0, Store::new(), empty).begin(now, founders);
+    let node = Node::restoring(config, Limits::default(), id.0, store(), empty).begin(now, founders);
     Member { node, disk: Disk::new(id), writes: VecDeque::new() }
 }
 
