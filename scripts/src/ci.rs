@@ -40,6 +40,12 @@ pub const STEPS: &[Step] = &[
         arguments: &["doc", "--workspace", "--features", SIM, "--no-deps", "--locked"],
         environment: &[("RUSTDOCFLAGS", "-D warnings")],
     },
+    // Each once, without measuring: what is not run rots.
+    Step {
+        name: "benchmarks",
+        arguments: &["test", "--locked", "--features", SIM, "-p", "d-engine", "-p", "wal", "--bench", "*"],
+        environment: &[],
+    },
     // The short forms of the long jobs (kills, partitions, power cuts, bad input) are tests of this crate.
     Step {
         name: "tests",

@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test stops at the first surprise"))]
 
 pub mod audit;
+pub mod budgets;
 pub mod chaos;
 pub mod ci;
 pub mod cluster;

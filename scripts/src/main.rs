@@ -11,7 +11,7 @@ use scripts::load::Shape;
 use scripts::power_cut;
 use scripts::report::Report;
 use scripts::{
-    chaos, ci, coordination, every_bit, hostile, mutant, mutants, partition, proto, workspace, zoo,
+    budgets, chaos, ci, coordination, every_bit, hostile, mutant, mutants, partition, proto, workspace, zoo,
 };
 
 #[derive(Parser)]
@@ -28,6 +28,15 @@ enum Job {
         /// Only the step of this name.
         #[arg(long)]
         step: Option<String>,
+    },
+    /// Count instructions under callgrind, and compare them with `benches/budgets.toml`.
+    Budgets {
+        /// Write what is counted as the new budgets.
+        #[arg(long)]
+        update: bool,
+        /// Only those whose names have this in them.
+        #[arg(long)]
+        only: Option<String>,
     },
     /// Regenerate the code of the `proto` crate from its `.proto` files.
     Proto {
@@ -214,6 +223,7 @@ fn main() -> ExitCode {
 fn run(job: Job) -> Result<(), String> {
     match job {
         Job::Ci { step } => run_ci(step.as_deref()),
+        Job::Budgets { update, only } => budgets::run(&budgets::Plan { update, only }),
         Job::Proto { check } => run_proto(check),
         Job::Exhaustive { scope, more } => workspace::run_simulator("d-engine-exhaustive", &scope, &more),
         Job::Mutants(plan) => mutants::run(&plan),
