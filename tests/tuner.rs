@@ -1,5 +1,5 @@
 //! How much a node does at a time: changed by hand, changed by the tuner, and refused where it cannot be meant.
-
+#![allow(clippy::unwrap_used)]
 mod support;
 
 use d_engine::api::{AdminError, Knob, Pace, Reason};
