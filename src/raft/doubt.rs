@@ -284,6 +284,7 @@ mod tests {
                 seed: 1,
                 heartbeat: Duration::from_millis(50),
                 election_timeout: Duration::from_millis(250),
+                promise: Duration::from_millis(150),
                 drift_bound_ppm: 0,
                 append_bytes: 1 << 20,
                 in_flight_bytes: 1 << 20,
