@@ -1,6 +1,6 @@
 //! How much a node does at a time: what may be changed while it runs, and what is counted to judge a change by.
 //!
-//! A [`Pace`] is no limit. What a node admits is decided by [`Limits`](super::Limits), which never change; a pace says how
+//! A [`Pace`] is no limit. What a node admits is decided by [`Limits`], which never change; a pace says how
 //! much of what was admitted goes together. So a change of pace refuses nothing, loses nothing, and is right at any moment:
 //! what is on its way stays there, and what comes next goes by the new one.
 //!

@@ -23,7 +23,7 @@ pub struct Options {
 /// Draws.
 ///
 /// # Errors
-/// See [`Error`].
+/// See [`enum@Error`].
 pub fn run(options: &Options) -> Result<(), Error> {
     if options.html.is_none() && options.svg_dir.is_none() {
         return Err(Error::Nothing);
