@@ -56,12 +56,16 @@ fn processor() -> String {
     )
 }
 
-/// From the fields of `/proc/self/stat`, counted behind the name in parentheses: nice is 19, the real-time priority 40,
-/// the policy 41 of proc(5).
-fn scheduling(stat: &str) -> Option<String> {
+/// Nice value, real-time priority and policy, from the fields of `/proc/self/stat`, counted behind the name in parentheses:
+/// 19, 40 and 41 of proc(5).
+fn turns(stat: &str) -> Option<[&str; 3]> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let (nice, priority, policy) = (fields.get(16)?, fields.get(37)?, fields.get(38)?);
-    Some(match *policy {
+    Some([*fields.get(16)?, *fields.get(37)?, *fields.get(38)?])
+}
+
+fn scheduling(stat: &str) -> Option<String> {
+    let [nice, priority, policy] = turns(stat)?;
+    Some(match policy {
         "0" => format!("normally at nice {nice}"),
         "1" => format!("first in, first out at real-time priority {priority}"),
         "2" => format!("round robin at real-time priority {priority}"),
@@ -72,7 +76,7 @@ fn scheduling(stat: &str) -> Option<String> {
 /// Whether this process, and so all that it starts, comes before all others until it sleeps.
 pub fn has_real_time_policy() -> bool {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    scheduling(&stat).is_some_and(|policy| policy.contains("real-time"))
+    turns(&stat).is_some_and(|[_, _, policy]| matches!(policy, "1" | "2"))
 }
 
 fn commit() -> Option<String> {
