@@ -405,36 +405,28 @@ pub enum Unfair {
     Empty,
 }
 
-/// Rows that may stand side by side.
+/// Leave for rows to stand side by side.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "a chart is its rows, whoever draws them")]
-pub struct Chart<'a> {
-    rows: Vec<&'a Row>,
+pub struct Chart {
     promise: Promise,
 }
 
-impl<'a> Chart<'a> {
+impl Chart {
     /// # Errors
     /// [`Unfair`] unless all rows promise the same.
-    pub fn of(rows: impl IntoIterator<Item = &'a Row>) -> Result<Self, Unfair> {
-        let rows: Vec<&Row> = rows.into_iter().collect();
-        let first = rows.first().ok_or(Unfair::Empty)?;
+    pub fn of<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Result<Self, Unfair> {
+        let mut rows = rows.into_iter();
+        let first = rows.next().ok_or(Unfair::Empty)?;
         let promise = first.promise;
-        match rows.iter().find(|row| row.promise != promise) {
+        match rows.find(|row| row.promise != promise) {
             Some(other) => Err(Unfair::Promises {
                 first: first.system.clone(),
                 promise,
                 second: other.system.clone(),
                 other: other.promise,
             }),
-            None => Ok(Self { rows, promise }),
+            None => Ok(Self { promise }),
         }
-    }
-
-    /// In the order given.
-    #[allow(dead_code, reason = "a chart is its rows, whoever draws them")]
-    pub fn rows(&self) -> &[&'a Row] {
-        &self.rows
     }
 
     /// What all of them promise: part of the chart's title.

@@ -2,7 +2,7 @@
 //! times put on top of each other, goals.
 
 use super::drawing::{Drawing, Key, LETTERS, Px, WIDTH};
-use super::lines::Axis;
+use super::lines::{Axis, Tick, ticks_across};
 use super::scale::{Scale, Span};
 use super::unit::{clipped, width};
 use maud::{Markup, html};
@@ -93,21 +93,9 @@ impl Bars {
     }
 
     fn axis_at(&self, scale: &Scale, bottom: f64) -> Markup {
-        let mut free = f64::NEG_INFINITY;
-        let mut named = Vec::new();
-        for &tick in scale.ticks() {
-            let Some(at) = scale.at(tick) else { continue };
-            let text = self.axis.unit.tick(tick);
-            let half = width(&text, LETTERS) / 2.0;
-            let middle = at.min(WIDTH - half).max(half);
-            let name = (middle - half > free).then_some((middle, text));
-            if name.is_some() {
-                free = middle + half + 6.0;
-            }
-            named.push((at, name));
-        }
+        let ticks = ticks_across(scale, |tick| self.axis.unit.tick(tick));
         html! {
-            @for (at, name) in &named {
+            @for Tick { at, name } in &ticks {
                 path.grid d=(self.bands(*at)) {}
                 @if let Some((middle, text)) = name {
                     text.soft x=(Px(*middle)) y=(Px(bottom + 15.0)) text-anchor="middle" { (text) }

@@ -149,6 +149,32 @@ impl Lines {
     }
 }
 
+/// A line of an axis that runs across, with its name and where that goes.
+pub struct Tick {
+    /// Where the line is.
+    pub at: f64,
+    /// The name's middle and its letters, where there is room for it.
+    pub name: Option<(f64, String)>,
+}
+
+/// Names that would run into each other are left out, from the left on.
+pub fn ticks_across(scale: &Scale, named: impl Fn(f64) -> String) -> Vec<Tick> {
+    let mut free = f64::NEG_INFINITY;
+    let mut ticks = Vec::new();
+    for &tick in scale.ticks() {
+        let Some(at) = scale.at(tick) else { continue };
+        let text = named(tick);
+        let half = width(&text, LETTERS) / 2.0;
+        let middle = at.min(WIDTH - half).max(half);
+        let name = (middle - half > free).then_some((middle, text));
+        if name.is_some() {
+            free = middle + half + 6.0;
+        }
+        ticks.push(Tick { at, name });
+    }
+    ticks
+}
+
 impl Frame<'_> {
     fn place(&self, x: f64, y: f64) -> Option<(f64, f64)> {
         Some((self.x.at(x)?, self.y.at(y)?))
@@ -157,20 +183,7 @@ impl Frame<'_> {
     fn axes(&self) -> Markup {
         let bottom = TOP + TALL;
         let (left, lines) = (self.left, self.lines);
-        // Names of ticks that would run into each other are left out, from the left on.
-        let mut free = f64::NEG_INFINITY;
-        let mut named = Vec::new();
-        for &tick in self.x.ticks() {
-            let Some(at) = self.x.at(tick) else { continue };
-            let text = lines.x.tick(tick);
-            let half = width(&text, LETTERS) / 2.0;
-            let middle = at.min(WIDTH - half).max(half);
-            let name = (middle - half > free).then_some((middle, text));
-            if name.is_some() {
-                free = middle + half + 6.0;
-            }
-            named.push((at, name));
-        }
+        let ticks = ticks_across(&self.x, |tick| lines.x.tick(tick));
         html! {
             text.soft x="0" y="11" { (lines.y.label) }
             @for &tick in self.y.ticks() {
@@ -179,7 +192,7 @@ impl Frame<'_> {
                     text.soft x=(Px(left - 7.0)) y=(Px(at + 4.0)) text-anchor="end" { (lines.y.tick(tick)) }
                 }
             }
-            @for (at, name) in &named {
+            @for Tick { at, name } in &ticks {
                 path.grid d=(format!("M{} {}V{}", Px(*at), Px(TOP), Px(bottom + 4.0))) {}
                 @if let Some((middle, text)) = name {
                     text.soft x=(Px(*middle)) y=(Px(bottom + 18.0)) text-anchor="middle" { (text) }

@@ -90,7 +90,7 @@ fn interval(story: &Story<'_>, row: usize, measure: Measure) -> Option<(f64, f64
 }
 
 /// p99 and p50 over what was really done.
-fn curve(story: &Story<'_>, chart: &Chart<'_>, rows: &[usize]) -> Option<Drawing> {
+fn curve(story: &Story<'_>, chart: &Chart, rows: &[usize]) -> Option<Drawing> {
     const SOON: f64 = 10_000.0;
     let mut lines = Vec::new();
     let mut findings = Vec::new();
@@ -211,7 +211,7 @@ fn rises(lines: &[Line], x_unit: Unit, what: &str) -> String {
     listed(&rises)
 }
 
-fn by_depth(story: &Story<'_>, chart: &Chart<'_>, rows: &[usize]) -> Option<Drawing> {
+fn by_depth(story: &Story<'_>, chart: &Chart, rows: &[usize]) -> Option<Drawing> {
     let first = story.row(*rows.first()?);
     let x_of = |row: &Row| depth(&row.workload).unwrap_or(0) as f64;
     let mut lines = over(story, rows, x_of, Unit::Count, "in flight");
@@ -260,7 +260,7 @@ fn by_depth(story: &Story<'_>, chart: &Chart<'_>, rows: &[usize]) -> Option<Draw
     .draw()
 }
 
-fn by_size(story: &Story<'_>, chart: &Chart<'_>, rows: &[usize]) -> Option<Drawing> {
+fn by_size(story: &Story<'_>, chart: &Chart, rows: &[usize]) -> Option<Drawing> {
     let first = story.row(*rows.first()?);
     let mut lines = over(story, rows, |row| row.workload.value_bytes as f64, Unit::Bytes, "values");
     lines.retain(|line| line.dots.len() >= 3);
@@ -294,7 +294,7 @@ fn by_size(story: &Story<'_>, chart: &Chart<'_>, rows: &[usize]) -> Option<Drawi
     .draw()
 }
 
-fn by_watchers(story: &Story<'_>, chart: &Chart<'_>, rows: &[usize]) -> Option<Drawing> {
+fn by_watchers(story: &Story<'_>, chart: &Chart, rows: &[usize]) -> Option<Drawing> {
     let watchers = |row: &Row| match row.workload.call {
         Call::Watch { watchers } => f64::from(watchers),
         _ => 0.0,
@@ -315,7 +315,7 @@ fn by_watchers(story: &Story<'_>, chart: &Chart<'_>, rows: &[usize]) -> Option<D
     .draw()
 }
 
-fn percentiles(story: &Story<'_>, chart: &Chart<'_>, rows: &[usize]) -> Option<Drawing> {
+fn percentiles(story: &Story<'_>, chart: &Chart, rows: &[usize]) -> Option<Drawing> {
     const SHARES: [f64; 12] = [0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999];
     /// A percentile is worth a point where this many calls were slower.
     const BEYOND: f64 = 5.0;

@@ -39,7 +39,7 @@ impl Section {
         &mut self,
         story: &Story<'_>,
         rows: &[usize],
-        mut draw: impl FnMut(&Chart<'_>, &[usize]) -> Option<Drawing>,
+        mut draw: impl FnMut(&Chart, &[usize]) -> Option<Drawing>,
     ) {
         match Chart::of(rows.iter().map(|row| story.row(*row))) {
             Ok(chart) => self.drawings.extend(draw(&chart, rows)),

@@ -50,7 +50,7 @@ enum Scope {
     Ours,
 }
 
-fn stacked(story: &Story<'_>, chart: &Chart<'_>, rows: &[usize], scope: Scope) -> Option<Drawing> {
+fn stacked(story: &Story<'_>, chart: &Chart, rows: &[usize], scope: Scope) -> Option<Drawing> {
     let mut rows = rows.to_vec();
     rows.sort_by_key(|row| (depth(&story.row(*row).workload), story.hue(&story.row(*row).system).0));
     let mut bars = Vec::new();
