@@ -186,3 +186,40 @@ fn configurations_that_contradict_themselves() {
         assert!(!dir.exists());
     });
 }
+
+/// The kernel keeps what was asked for as long as the file is open, so what counts is who holds it open.
+#[cfg(target_os = "linux")]
+#[test]
+fn cores_are_kept_awake_as_long_as_the_engine_runs_or_it_does_not_start() {
+    use std::fs::OpenOptions;
+    use std::path::Path;
+    use std::time::Duration;
+
+    const DEVICE: &str = "/dev/cpu_dma_latency";
+    let held = || {
+        let mine = std::fs::read_dir("/proc/self/fd").unwrap();
+        mine.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok())
+            .filter(|to| to == Path::new(DEVICE))
+            .count()
+    };
+    let is_there = OpenOptions::new().write(true).open(DEVICE).is_ok();
+    on_both(|dir, runtime| async move {
+        let awake = |dir: &Path| {
+            alone(dir, runtime).configure(|c| {
+                c.runtime.wake_latency = d_engine::config::WakeLatency::AtMost(Duration::from_micros(3));
+            })
+        };
+        if is_there {
+            let engine = started(awake(&dir)).await;
+            assert_eq!(held(), 1);
+            engine.client().put("a", "1").await.unwrap();
+            engine.stop().await.unwrap();
+            assert_eq!(held(), 0, "let go of before the end is told");
+        } else {
+            let error = refused(awake(&dir)).await;
+            assert!(matches!(error, StartError::System { .. }), "{error}");
+            says(&error, &["runtime.wake_latency", DEVICE, "any"]);
+            assert!(!dir.exists(), "nothing was made on the way");
+        }
+    });
+}

@@ -4,7 +4,7 @@
 use super::error::{ConfigError, Origin, ValueProblem};
 use super::value::{
     Address, ByteCount, ClusterName, Durability, LatencyTarget, PartsPerMillion, Peer, Raw, ReadLevel,
-    RuntimeKind, Spin, TlsMode, Value,
+    RuntimeKind, Spin, TlsMode, Value, WakeLatency,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -239,6 +239,11 @@ configuration! {
         core: Option<usize> = "auto", "0..=4095";
         /// How long an idle loop looks for work before it sleeps.
         spin: Spin = "auto", "auto, off or 1us..=100ms";
+        /// How long a sleeping core may take to wake, asked of the kernel for all cores of the machine while the engine runs
+        /// (Linux, PM QoS). `0us` keeps every core awake: the shortest latency for the price of all their idle time, above all
+        /// on a virtual machine, where waking a core costs a visit to the host. Takes root, or access to
+        /// `/dev/cpu_dma_latency`; the engine does not start where it is refused.
+        wake_latency: WakeLatency = "any", "any or 0us..=1s";
     }
     /// Certificates of the connections between peers.
     tls: Tls {

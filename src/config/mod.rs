@@ -49,7 +49,7 @@ pub use error::{ConfigError, FileProblem, Origin, ValueProblem};
 pub use fields::{Configuration, FIELDS, Field, History, Limits, Log, Node, Raft, Runtime, Tls, Tuner};
 pub use value::{
     Address, ByteCount, ClusterName, Durability, LatencyTarget, PartsPerMillion, Peer, ReadLevel,
-    RuntimeKind, Spin, TlsMode,
+    RuntimeKind, Spin, TlsMode, WakeLatency,
 };
 
 use error::nearest;

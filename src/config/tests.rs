@@ -358,6 +358,10 @@ fn a_word_that_is_none_of_those_known_is_refused() {
         "[runtime]\nspin = \"1h\"\n",
         "runtime.spin = \"1h\" (d-engine.toml:2): must be from 1us to 100ms",
     );
+    refused(
+        "[runtime]\nwake_latency = \"2s\"\n",
+        "runtime.wake_latency = \"2s\" (d-engine.toml:2): must be from 0us to 1s",
+    );
     refused("[runtime]\ncore = 4096\n", "runtime.core = 4096 (d-engine.toml:2): must be from 0 to 4095");
     refused_variable(
         "D_ENGINE__LOG__ALLOW_VOLATILE",

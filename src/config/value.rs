@@ -570,6 +570,31 @@ impl Value for Spin {
     }
 }
 
+/// How long a sleeping core of the machine may take to wake while the engine runs. As text: "any", "0us".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WakeLatency {
+    /// As long as the machine is set up to take.
+    Any,
+    /// At most this; the kernel lets cores sleep only as deeply as that allows, and at zero not at all.
+    AtMost(Duration),
+}
+
+impl Value for WakeLatency {
+    fn parse(raw: &Raw, _: &str) -> Result<Self, ValueProblem> {
+        match raw.text("\"any\" or a duration from 0us to 1s, as \"0us\"")? {
+            "any" => Ok(Self::Any),
+            _ => Duration::parse(raw, "0us..=1s").map(Self::AtMost),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Any => "any".to_owned(),
+            Self::AtMost(duration) => duration.show(),
+        }
+    }
+}
+
 /// What the tuner keeps the 99th percentile of commit latency under. As text: "off", "5ms".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LatencyTarget {

@@ -103,8 +103,8 @@ use writes::Writes;
 pub struct Limits {
     /// Bytes of commands in one entry. A command that does not fit in one is refused.
     pub batch_bytes: usize,
-    /// Entries of a `DiskFirst` leader that may be on the way to its own disk, until a [`Pace`] says otherwise. One is
-    /// enough to keep a disk busy: the next batch gathers meanwhile.
+    /// Entries of a `DiskFirst` leader that may wait for being decided, or for its own disk where that comes first, until a
+    /// [`Pace`] says otherwise. One is enough to keep a disk busy: the next batch gathers meanwhile.
     pub batches_in_flight: u64,
     /// Bytes of decided entries kept in memory for peers that are a little behind.
     pub cache_bytes: usize,

@@ -17,7 +17,7 @@ pub struct Pace {
     /// Bytes of commands from which a batch takes no more. A single command that is larger makes a batch of its own, up to
     /// [`Limits::batch_bytes`], which is also the most that counts here.
     pub batch_bytes: usize,
-    /// Entries of a `DiskFirst` leader that may be on the way to its own disk.
+    /// Entries of a `DiskFirst` leader that may wait for being decided, or for its own disk where that comes first.
     pub batches_in_flight: u64,
     /// Bytes of entries on the way to one peer from which no more are sent to it.
     pub in_flight_bytes: usize,

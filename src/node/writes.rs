@@ -197,13 +197,16 @@ impl<M: StateMachine> Node<M> {
     pub(super) fn may_cut(&self) -> bool {
         let log = self.raft.log();
         let unflushed = log.last().index.0 - log.durable().0;
+        // What a majority has on its disks is no longer waited for: it does not hold back what comes after it.
+        let awaited = log.last().index.0 - log.durable().max(self.raft.commit()).0;
+        let (most, on_the_way) = (self.raft.config().unflushed_entries, self.pace.batches_in_flight);
         let room = match self.durability() {
-            Durability::DiskFirst => self.pace.batches_in_flight,
-            Durability::MemFirst => self.raft.config().unflushed_entries,
+            Durability::DiskFirst => awaited < on_the_way && unflushed < most.max(on_the_way),
+            Durability::MemFirst => unflushed < most,
         };
         // While a quorum's disks hang, entries stay undecided and in memory, whether or not their callers still wait.
         let fits = log.undecided_bytes() < self.limits.pending_bytes;
-        unflushed < room && fits && self.raft.may_propose().is_ok()
+        room && fits && self.raft.may_propose().is_ok()
     }
 
     /// Passes what is queued to the leader, if that is another node.

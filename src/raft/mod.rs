@@ -111,8 +111,9 @@ pub struct Config {
     pub in_flight_bytes: usize,
     /// What an acknowledgement promises.
     pub durability: Durability,
-    /// `MemFirst` only: how many entries may be acknowledged and not on this node's disk. Beyond that an
-    /// acknowledgement waits for the disk, so this is what a loss of power can cost.
+    /// By how many entries this node's disk may lag behind. `MemFirst`: so many may be acknowledged and not be on it; beyond
+    /// that an acknowledgement waits for the disk, so this is what a loss of power can cost. `DiskFirst`: so many of a
+    /// leader may be decided by the disks of others; beyond that it proposes no more.
     pub unflushed_entries: u64,
 }
 

@@ -11,6 +11,7 @@
 //! Whatever happens on the thread (an orderly stop, a failed disk, an assertion), its end is the same: every waiting call
 //! is answered, the directory and the port are released, and then the end is made known.
 
+mod awake;
 pub(crate) mod bell;
 pub(crate) mod clock;
 mod disk;

@@ -3,6 +3,7 @@
 //! The order of the steps is the order in which things are refused: certificates, data directory, addresses, port. A
 //! start that fails leaves nothing behind but, on a first start, an empty log.
 
+use super::awake::{self, Awake};
 use super::bell::Clapper;
 use super::disk::Disk;
 use super::names::{self, Names, Place};
@@ -14,7 +15,7 @@ use super::tuner::Tuning;
 use super::turn::{Loop, Pieces};
 use super::{clock, tokio};
 use crate::api::{StartError, StopReason};
-use crate::config::{Configuration, Durability, TlsMode};
+use crate::config::{Configuration, Durability, TlsMode, WakeLatency};
 use crate::node::{self, Node};
 use crate::raft::{self, Membership, Past, Restored};
 use parking_lot::Mutex;
@@ -150,6 +151,7 @@ fn words(panic: &(dyn Any + Send)) -> &str {
 
 fn start_and_turn(order: &Order, shared: &Arc<Shared>, told: &Told) -> Result<StopReason, StartError> {
     let configuration = &order.configuration;
+    let _awake = keep_awake(configuration)?;
     let seeds =
         Seeds::draw().map_err(|error| StartError::System { what: "drawing random seeds", source: error })?;
     let tls = if has_peers(configuration) { Some(certificates(order)?) } else { None };
@@ -161,6 +163,17 @@ fn start_and_turn(order: &Order, shared: &Arc<Shared>, told: &Told) -> Result<St
     let parts = Parts { shared: Arc::clone(shared), node, network, tuning };
     let start = Begin { configuration, told, listening };
     drive(parts, directory, &start)
+}
+
+/// Held as long as the engine runs.
+fn keep_awake(configuration: &Configuration) -> Result<Option<Awake>, StartError> {
+    let WakeLatency::AtMost(latency) = configuration.runtime.wake_latency else { return Ok(None) };
+    let asked = awake::ask(latency, Path::new(awake::DEVICE));
+    asked.map(Some).map_err(|source| StartError::System {
+        what: "asking the kernel for runtime.wake_latency at /dev/cpu_dma_latency (run as root, give the process access to \
+               that file, or set it to \"any\")",
+        source,
+    })
 }
 
 /// A loop that lacks only its log.
@@ -354,7 +367,8 @@ mod memory_mark {
     }
 }
 
-/// The window of `MemFirst`: entries that may be acknowledged before they are on this node's disk.
+/// Entries that may be acknowledged before they are on this node's disk: by its own word (`MemFirst`) or by the disks of
+/// others (a `DiskFirst` leader).
 const UNFLUSHED_ENTRIES: u64 = 32;
 
 fn consensus(configuration: &Configuration, seeds: &Seeds) -> raft::Config {
