@@ -1,7 +1,8 @@
 //! What a report must say about where it was made.
 
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::Command;
 
@@ -41,7 +42,8 @@ impl Machine {
             scheduling: fs::read_to_string("/proc/self/stat")
                 .ok()
                 .and_then(|stat| scheduling(&stat))
-                .unwrap_or_else(|| "unknown".into()),
+                .unwrap_or_else(|| "unknown".into())
+                + &wake_latency().map_or_else(String::new, waking),
             commit: commit().unwrap_or_else(|| "unknown".into()),
         }
     }
@@ -79,6 +81,36 @@ pub fn has_real_time_policy() -> bool {
     turns(&stat).is_some_and(|[_, _, policy]| matches!(policy, "1" | "2"))
 }
 
+/// Where the kernel is asked how long a core may take to wake, for as long as the file is open (PM QoS).
+const WAKE_LATENCY: &str = "/dev/cpu_dma_latency";
+
+/// No core sleeps while the file lives.
+pub fn keep_awake() -> io::Result<File> {
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{WAKE_LATENCY}: {error}; it takes root"));
+    let mut file = OpenOptions::new().write(true).open(WAKE_LATENCY).map_err(named)?;
+    file.write_all(b"00000000").map_err(named)?;
+    Ok(file)
+}
+
+/// What the kernel grants to whoever asks for least, in microseconds.
+fn wake_latency() -> Option<i32> {
+    let mut micros = [0; 4];
+    OpenOptions::new().read(true).write(true).open(WAKE_LATENCY).ok()?.read_exact(&mut micros).ok()?;
+    #[expect(clippy::host_endian_bytes, reason = "the kernel hands out a number of its own")]
+    Some(i32::from_ne_bytes(micros))
+}
+
+fn waking(micros: i32) -> String {
+    /// Nobody asks for anything (`PM_QOS_CPU_LATENCY_DEFAULT_VALUE`).
+    const ANY: i32 = 2_000_000_000;
+    match micros {
+        ANY.. => String::new(),
+        0 => ", cores kept awake".into(),
+        micros => format!(", cores wake within {micros} µs"),
+    }
+}
+
 fn commit() -> Option<String> {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").args(arguments).output().ok()?;
@@ -112,6 +144,13 @@ fn file_system(_: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_asked_about_waking_is_said_and_nothing_otherwise() {
+        assert_eq!(waking(2_000_000_000), "");
+        assert_eq!(waking(0), ", cores kept awake");
+        assert_eq!(waking(70), ", cores wake within 70 µs");
+    }
 
     #[test]
     fn the_policy_is_read_behind_a_name_with_spaces_and_parentheses() {

@@ -46,6 +46,10 @@ static ALLOCATOR: allocations::Counting = allocations::Counting;
 struct Arguments {
     #[command(subcommand)]
     job: Job,
+    /// Ask the kernel to let no core sleep during the run, whichever system has its turn (Linux, root). On a virtual machine
+    /// waking a core is a visit to the host; the report says that this was asked for.
+    #[arg(long, global = true)]
+    awake: bool,
 }
 
 #[derive(Subcommand)]
@@ -87,7 +91,15 @@ enum Job {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().job {
+    let Arguments { job, awake } = Arguments::parse();
+    let _awake = match awake.then(machine::keep_awake).transpose() {
+        Ok(awake) => awake,
+        Err(error) => {
+            eprintln!("perf: keeping the cores awake: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = match job {
         Job::FirstLight(options) => first_light::run(&options).map_err(|error| error.to_string()),
         Job::Failover(options) => failover::run(&options),
         Job::Recovery(options) => recovery::run(&options).map_err(|error| error.to_string()),
