@@ -49,6 +49,8 @@ mod latch_tests;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod repair_tests;
 
 pub use damage::{Damage, Damaged, Place};

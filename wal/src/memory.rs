@@ -66,7 +66,7 @@ impl Disk {
         }
     }
 
-    fn make(&mut self, next: Next) -> SegmentHeader {
+    pub(crate) fn make(&mut self, next: Next) -> SegmentHeader {
         self.nonce += 1;
         let header = next.header(IDENTITY, self.nonce);
         let mut file = vec![0; usize::try_from(next.bytes).expect("small")];
@@ -217,7 +217,7 @@ impl Machine {
         self.begin(step)
     }
 
-    fn begin(&mut self, step: Step) -> bool {
+    pub(crate) fn begin(&mut self, step: Step) -> bool {
         let Step::Write { envelope, state } = step else { return false };
         if let Some(extent) = envelope {
             let mut image = vec![0xee; extent.bytes];
