@@ -45,11 +45,15 @@ mod damage_tests;
 #[cfg(test)]
 mod drop_tests;
 #[cfg(test)]
+mod format_tests;
+#[cfg(test)]
 mod latch_tests;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod recovery_tests;
 #[cfg(test)]
 mod repair_tests;
 

@@ -19,6 +19,10 @@ use std::collections::BTreeMap;
 pub(crate) const IDENTITY: Identity =
     Identity { cluster: ClusterId(5), node: NodeId(2), group: GroupId::FIRST };
 
+pub(crate) fn hard_state(term: Term, vote: Option<NodeId>) -> HardState {
+    HardState { term, vote }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Name {
     State,

@@ -7,7 +7,7 @@ use crate::envelope::{HEADER_BYTES, Header};
 use crate::frame::Frame;
 use crate::id::{EntryId, HardState, LogIndex, NodeId, Term};
 use crate::journal::{ENVELOPE_BYTES, Step};
-use crate::memory::{Disk, IDENTITY, Machine, Name};
+use crate::memory::{Disk, IDENTITY, Machine, Name, hard_state};
 use crate::plan::{Fetch, LogEvent, LogStats, WriteId, WritePlan};
 use crate::positions::Position;
 use crate::scan::Cut;
@@ -270,7 +270,7 @@ impl Run {
         let (ahead, committed) = self.ahead();
         let hard_state = self.random.one_in(4).then(|| {
             self.term = self.term.next();
-            HardState { term: self.term, vote: self.random.one_in(2).then_some(NodeId(3)) }
+            hard_state(self.term, self.random.one_in(2).then_some(NodeId(3)))
         });
         let mut frames = Vec::new();
         if !self.random.one_in(5) {
@@ -501,10 +501,13 @@ impl Run {
     fn fetch(&mut self) {
         let last = self.model.last().index.0;
         let from = self.model.base.index.0 + self.random.below(last - self.model.base.index.0 + 2);
-        let max_bytes = usize::try_from(
-            [0, 1, 200, 1_160, 9_000, 1 << 20][usize::try_from(self.random.below(6)).expect("few")],
-        )
-        .expect("small");
+        // Around the bytes of the first so many.
+        let many = usize::try_from(self.random.below(4)).expect("few");
+        let at = usize::try_from(from - self.model.base.index.0).expect("few");
+        let first = self.model.log.iter().skip(at.saturating_sub(1)).take(many);
+        let bytes: usize = first.map(|frame| frame.bytes().len()).sum();
+        let max_bytes = [bytes, bytes.saturating_sub(1), bytes + 1, 1 << 20]
+            [usize::try_from(self.random.below(4)).expect("few")];
         let token = self.random.below(1 << 30);
         self.machine.journal.fetch(Fetch { token, from: LogIndex(from), max_bytes });
         let mut read = self.machine.journal.poll_read();
@@ -550,11 +553,8 @@ impl Run {
         assert_eq!((opening.held(), opening.damaged()), (None, None));
         let machine = disk.open_under(crate::damage::Damage::Refuse).expect("whole");
         let (last, old) = (self.model.last(), self.model.state);
-        let hard_state = if last.term > old.hard_state.term {
-            HardState { term: last.term, vote: None }
-        } else {
-            old.hard_state
-        };
+        let hard_state =
+            if last.term > old.hard_state.term { hard_state(last.term, None) } else { old.hard_state };
         // An opening only says what is there; what may go is not known to it.
         self.model.unneeded = 0;
         let record = StateRecord {

@@ -291,6 +291,65 @@ fn misdirected_blocks_are_repaired() {
     }
 }
 
+/// One damage is certain; the other one copies any block to any place, or empties or fills one. A file without a header, an
+/// old write behind the last one, garbage at the end: nothing of it makes less of what may be missing. (Where the last write of
+/// a killed process was, zeros look like one that never came.)
+#[test]
+fn a_second_damage_anywhere_hides_nothing_that_the_first_may_have_taken() {
+    for ending in ENDINGS {
+        let (truth, _) = truth(ending);
+        let mut tally = Tally::default();
+        let last = (3, BLOCK);
+        let never_came =
+            |disk: &Disk| ending == Ending::Killed && disk.segments[&last.0][BLOCK..2 * BLOCK] == [0; BLOCK];
+        let numbers = truth.disk.segments.keys().copied();
+        let places: Vec<_> =
+            numbers.flat_map(|number| (0..6).map(move |block| (number, block * BLOCK))).collect();
+        for (number, at, what) in
+            [(1, 0, "header"), (1, BLOCK, "write"), (2, 0, "header"), (2, BLOCK, "write")]
+        {
+            let mut damaged = truth.disk.clone();
+            let first = &mut damaged.file(Name::Segment(number))[at..at + BLOCK];
+            if at == 0 {
+                first.fill(9)
+            } else {
+                first[300] ^= 1
+            }
+            for &(to, there) in &places {
+                for lost in [false, true] {
+                    for &(from, at) in &places {
+                        let mut disk = damaged.clone();
+                        let block = truth.disk.segments[&from][at..at + BLOCK].to_vec();
+                        if lost {
+                            disk.file(Name::Segment(from))[at..at + BLOCK].fill(0);
+                        }
+                        disk.file(Name::Segment(to))[there..there + BLOCK].copy_from_slice(&block);
+                        if never_came(&disk) && (from, at) != last {
+                            continue;
+                        }
+                        truth.open(disk, ending, &mut tally, &|| {
+                            format!(
+                                "{ending:?} {what} of {number}, {from} {at} at {to} {there}, lost: {lost}"
+                            )
+                        });
+                    }
+                }
+                for byte in [0, 3] {
+                    let mut disk = damaged.clone();
+                    disk.file(Name::Segment(to))[there..there + BLOCK].fill(byte);
+                    if never_came(&disk) {
+                        continue;
+                    }
+                    truth.open(disk, ending, &mut tally, &|| {
+                        format!("{ending:?} {what} of {number}, {to} {there} filled with {byte}")
+                    });
+                }
+            }
+        }
+        assert!(tally.repaired > 1_000, "{tally:?}");
+    }
+}
+
 /// Every way to lose a file or a part of one.
 fn losses(truth: &Truth) -> Vec<(String, Disk)> {
     let mut losses = Vec::new();
