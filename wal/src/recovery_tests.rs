@@ -194,11 +194,13 @@ fn three() -> Disk {
 /// What is wrong, and where: an operator looks there.
 #[test]
 fn a_refusal_says_where_and_what() {
+    /// What happened to which segment, where the refusal says it is, in which words, and how it is done.
+    type Case<'a> = (&'a str, u64, usize, &'a str, &'a dyn Fn(&mut Disk));
     let file = |disk: &mut Disk, number, change: &dyn Fn(&mut Vec<u8>)| {
         change(disk.file(Name::Segment(number)));
     };
     let end = 24 << 10;
-    let cases: [(&str, u64, usize, &str, &dyn Fn(&mut Disk)); 14] = [
+    let cases: [Case<'_>; 14] = [
         ("missing", 2, 0, "missing before log-0000000000000003", &|disk| drop(disk.segments.remove(&2))),
         ("the last missing", 3, 0, "the log reached segment 3", &|disk| drop(disk.segments.remove(&3))),
         ("no header", 2, 0, "no copy", &|disk| file(disk, 2, &|bytes| bytes[..BLOCK].fill(1))),
