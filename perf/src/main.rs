@@ -128,6 +128,7 @@ fn probes(directory: &std::path::Path) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for (name, mut times) in [
         ("write 4 KiB and flush", probe::flushes(directory, 1000)?),
+        ("second of three at once", probe::majority_flushes(directory, 1000)?),
         ("QUIC round trip", probe::quic_round_trips(2000)?),
         ("UDP round trip", probe::udp_round_trips(2000)?),
         ("fixed arithmetic", probe::spins(20)),

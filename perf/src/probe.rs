@@ -3,8 +3,10 @@
 //! Each probe is the smallest program that does one thing the engine cannot do without, written apart from the
 //! engine's own code, so that a mistake there does not hide here.
 
+mod majority;
 mod quic;
 
+pub use majority::flushes as majority_flushes;
 pub use quic::round_trips as quic_round_trips;
 
 use rustix::fs::{Mode, OFlags, fdatasync, fsync, open};
@@ -12,7 +14,7 @@ use std::hint::black_box;
 use std::io::{self, Write};
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const BLOCK: usize = 4096;
@@ -21,35 +23,57 @@ const BLOCK: usize = 4096;
 pub const MESSAGE_BYTES: usize = 400;
 
 /// Times `count` writes of 4 KiB, each made durable before the next: what one flush costs on the file system of
-/// `directory`. The file is written with zeros once beforehand, so no write allocates; the page cache is bypassed
-/// where the system knows how.
+/// `directory`.
 pub fn flushes(directory: &Path, count: usize) -> io::Result<Vec<Duration>> {
-    const FILE_BLOCKS: usize = 1024;
-    let path = directory.join("flush-probe");
-    {
+    let log = FlushFile::make(directory.join("flush-probe"))?;
+    let rounds = 0..count;
+    rounds
+        .map(|round| {
+            let began = Instant::now();
+            log.write_and_flush(round)?;
+            Ok(began.elapsed())
+        })
+        .collect()
+}
+
+/// A file that was written with zeros once, so that no write allocates; the page cache is bypassed where the system knows
+/// how. Goes when it is let go of.
+struct FlushFile {
+    path: PathBuf,
+    file: OwnedFd,
+    bytes: Vec<u8>,
+    /// Where in them an aligned block begins.
+    start: usize,
+}
+
+impl FlushFile {
+    const BLOCKS: usize = 1024;
+
+    fn make(path: PathBuf) -> io::Result<Self> {
         let mut file = std::fs::File::create(&path)?;
-        file.write_all(&vec![0_u8; FILE_BLOCKS * BLOCK])?;
+        file.write_all(&vec![0_u8; Self::BLOCKS * BLOCK])?;
         fsync(&file)?;
+        let bytes = vec![0xa5_u8; 2 * BLOCK];
+        let start = bytes.as_ptr().align_offset(BLOCK);
+        Ok(Self { file: open_direct(&path)?, path, bytes, start })
     }
-    let file = open_direct(&path)?;
-    // Aligned by choosing where to begin inside a longer buffer.
-    let buffer = vec![0xa5_u8; 2 * BLOCK];
-    let start = buffer.as_ptr().align_offset(BLOCK);
-    let block = &buffer[start..start + BLOCK];
-    let mut times = Vec::with_capacity(count);
-    for number in 0..count {
-        let offset = ((number % FILE_BLOCKS) * BLOCK) as u64;
-        let began = Instant::now();
-        let written = rustix::io::pwrite(&file, block, offset)?;
-        fdatasync(&file)?;
-        times.push(began.elapsed());
-        if written != BLOCK {
-            return Err(io::Error::other(format!("short write of {written} bytes in {}", path.display())));
-        }
+
+    fn write_and_flush(&self, round: usize) -> io::Result<()> {
+        let offset = ((round % Self::BLOCKS) * BLOCK) as u64;
+        let written = rustix::io::pwrite(&self.file, &self.bytes[self.start..self.start + BLOCK], offset)?;
+        fdatasync(&self.file)?;
+        let whole = written == BLOCK;
+        whole.then_some(()).ok_or_else(|| {
+            io::Error::other(format!("short write of {written} bytes in {}", self.path.display()))
+        })
     }
-    drop(file);
-    std::fs::remove_file(&path)?;
-    Ok(times)
+}
+
+impl Drop for FlushFile {
+    fn drop(&mut self) {
+        // What stays behind lies in a directory that its maker removes.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 fn open_direct(path: &Path) -> io::Result<OwnedFd> {
@@ -169,6 +193,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         for mut times in [
             flushes(directory.path(), 5).expect("flushes"),
+            majority_flushes(directory.path(), 5).expect("flushes of three files"),
             udp_round_trips(20).expect("datagrams"),
             quic_round_trips(20).expect("a QUIC connection over the loopback"),
             spins(3),
