@@ -317,6 +317,7 @@ impl<'a> Bench<'a> {
             systems,
             probes: Probes {
                 flush: middle(|probes| probes.flush),
+                majority: middle(|probes| probes.majority),
                 quic: middle(|probes| probes.quic),
                 udp: middle(|probes| probes.udp),
                 spin: middle(|probes| probes.spin),

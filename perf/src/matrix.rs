@@ -180,6 +180,15 @@ fn best_limit(results: &Results) -> Option<f64> {
     Some(least(|probes| probes.flush)? + least(|probes| probes.quic)?)
 }
 
+/// A put that is alone, as a multiple of what three nodes need that share a disk: no commit is sooner than the second of
+/// their flushes.
+pub fn times_shared_limit(results: &Results) -> Option<Median> {
+    ours(results, Call::Put, 1, |_, slice| {
+        let Probes { majority, quic, .. } = slice.probes;
+        (majority > 0.0).then(|| slice.latency_micros(0.5).map(|micros| micros / (majority + quic)))?
+    })
+}
+
 fn ours(
     results: &Results,
     call: Call,

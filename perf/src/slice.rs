@@ -14,6 +14,9 @@ use std::time::Duration;
 pub struct Probes {
     /// One 4 KiB write and its flush.
     pub flush: f64,
+    /// The second to be done of three such writes to three files that begin at once; 0 in results from before it was measured.
+    #[serde(default)]
+    pub majority: f64,
     /// One message there and back over QUIC.
     pub quic: f64,
     /// One datagram there and back.
@@ -28,6 +31,7 @@ impl Probes {
         let mid = |mut times: Vec<Duration>| probe::quantile(&mut times, 0.5).as_secs_f64() * 1e6;
         Ok(Self {
             flush: mid(probe::flushes(directory, 60)?),
+            majority: mid(probe::majority_flushes(directory, 60)?),
             quic: mid(probe::quic_round_trips(200)?),
             udp: mid(probe::udp_round_trips(200)?),
             spin: mid(probe::spins(3)),
@@ -38,6 +42,7 @@ impl Probes {
     pub fn between(self, other: Self) -> Self {
         Self {
             flush: f64::midpoint(self.flush, other.flush),
+            majority: f64::midpoint(self.majority, other.majority),
             quic: f64::midpoint(self.quic, other.quic),
             udp: f64::midpoint(self.udp, other.udp),
             spin: f64::midpoint(self.spin, other.spin),
@@ -207,7 +212,7 @@ mod tests {
                 spent(Part::Follower, 3, 100),
                 spent(Part::Follower, 3, 100),
             ],
-            probes: Probes { flush: 80.0, quic: 70.0, udp: 50.0, spin: 1.0 },
+            probes: Probes { flush: 80.0, majority: 150.0, quic: 70.0, udp: 50.0, spin: 1.0 },
             machine: Some(MachineShares { busy: 0.5, steal: 0.0 }),
             ..crate::results::tests::slice(0, 0, 1_000)
         }

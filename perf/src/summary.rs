@@ -49,8 +49,9 @@ impl Summary<'_> {
         let probes = &results.probes;
         writeln!(
             f,
-            "the machine by itself: write and flush 4 KiB {:.0} µs, QUIC round trip {:.0} µs, UDP round trip {:.0} µs",
-            probes.flush, probes.quic, probes.udp
+            "the machine by itself: write and flush 4 KiB {:.0} µs, the second of three at once {:.0} µs, QUIC round trip \
+             {:.0} µs, UDP round trip {:.0} µs",
+            probes.flush, probes.majority, probes.quic, probes.udp
         )?;
         writeln!(
             f,
@@ -106,7 +107,16 @@ impl Summary<'_> {
                 verdict.into(),
             ]
         });
-        table(f, ["row", "reach", "aim", "found", ""], lines)
+        table(f, ["row", "reach", "aim", "found", ""], lines)?;
+        match crate::matrix::times_shared_limit(self.0) {
+            None => Ok(()),
+            Some(times) => writeln!(
+                f,
+                "the nodes share a disk: 1 in flight is {} x (the second of three flushes at once + round trip, around each \
+                 slice)",
+                interval(&times)
+            ),
+        }
     }
 
     fn rows(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -155,6 +155,7 @@ impl Maker {
             processes,
             probes: Probes {
                 flush: 78.0 * self.about(0.2),
+                majority: 150.0 * self.about(0.2),
                 quic: 74.0 * self.about(0.1),
                 udp: 51.0,
                 spin: 5_100.0 * self.about(0.02),
@@ -410,7 +411,7 @@ pub fn results() -> Results {
             scheduling: "normally at nice -5".into(),
             commit: "0123456789ab+".into(),
         },
-        probes: Probes { flush: 78.0, quic: 74.0, udp: 51.0, spin: 5_100.0 },
+        probes: Probes { flush: 78.0, majority: 150.0, quic: 74.0, udp: 51.0, spin: 5_100.0 },
         rules: Rules {
             blocks: BLOCKS,
             slice: Duration::from_secs(4),
