@@ -48,6 +48,16 @@ pub struct Allocations {
     pub bytes: u64,
 }
 
+impl Allocations {
+    /// Those between `earlier` and `self`.
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            count: self.count.saturating_sub(earlier.count),
+            bytes: self.bytes.saturating_sub(earlier.bytes),
+        }
+    }
+}
+
 /// The sums over all threads, alive or ended.
 pub fn so_far() -> Allocations {
     SLOTS_OF_THREADS.iter().fold(Allocations::default(), |sum, slot| Allocations {

@@ -5,12 +5,13 @@
 //! and write to files of their own, as processes would; what differs is that they share an allocator and an address space.
 //! What a slice cost is this process's: all nodes and the generator.
 
+use crate::generator::embedded::Embedded;
+use crate::generator::{self, Material};
 use crate::node::{DurabilityChoice, RuntimeChoice};
-use crate::slice::latencies;
-use crate::statistics::SplitMix;
+use crate::protocol::Loaded;
 use crate::usage::ProcessUsage;
 use crate::wait::wait_for;
-use crate::workload::{KEY_BYTES, VALUE_BYTES};
+use crate::workload::{Call, VALUE_BYTES, Workload};
 use d_engine::api::{Pace, Status};
 use d_engine::prelude::*;
 use hdrhistogram::Histogram;
@@ -21,7 +22,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const KEYS: usize = 16_384;
 const NODES: u64 = 3;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes of log after which the nodes are replaced by fresh ones: neither the disk's end nor a long log is what is measured.
@@ -105,9 +105,7 @@ pub struct Bed {
     target: Option<Duration>,
     engines: Vec<EmbeddedEngine>,
     directory: TempDir,
-    keys: Vec<[u8; KEY_BYTES]>,
-    value: Vec<u8>,
-    at: usize,
+    material: Material,
     /// Times that fresh nodes took the place of worn out ones.
     pub renewals: usize,
 }
@@ -115,17 +113,10 @@ pub struct Bed {
 impl Bed {
     /// Starts the nodes, with a tuner each if there is a target.
     pub fn start(choices: &Choices, target: Option<Duration>) -> Result<Self, Failure> {
-        let mut numbers = SplitMix(7);
-        let mut keys = vec![[0; KEY_BYTES]; KEYS];
-        for key in &mut keys {
-            for part in key.chunks_mut(8) {
-                part.copy_from_slice(&numbers.next().to_le_bytes());
-            }
-        }
         let (engines, directory) = start_nodes(choices, target)?;
-        let value = vec![0x5a; choices.value_bytes];
         let choices = choices.clone();
-        Ok(Self { choices, target, engines, directory, keys, value, at: 0, renewals: 0 })
+        let material = Material::of(&Workload::closed(Call::Put, 1).with_values_of(choices.value_bytes));
+        Ok(Self { choices, target, engines, directory, material, renewals: 0 })
     }
 
     /// The node that leads.
@@ -159,50 +150,20 @@ impl Bed {
         let batches = self.status()?.counters.batches;
         let client = self.leader()?.client();
         let cpu = ProcessUsage::of_self().cpu;
-        let (operations, elapsed, latencies) = self.closed_loop(&client, in_flight, length)?;
+        let workload = Workload::closed(Call::Put, in_flight).with_values_of(self.choices.value_bytes);
+        let loaded = generator::run(&mut Embedded::new(client), &workload, length, &mut self.material);
         let cpu = ProcessUsage::of_self().cpu.saturating_sub(cpu);
+        if let Some((message, count)) = loaded.errors.first() {
+            return Err(format!("{count} puts failed: {message}"));
+        }
         let leadership = self.leader()?.leadership();
         if (leadership.term, leadership.leader) != (term, Some(id)) {
             return Err("leadership moved during a slice".into());
         }
         let flushes = self.flushes()? - before;
         let batches = self.status()?.counters.batches - batches;
-        Ok(Taken { operations, elapsed, latencies, cpu, flushes, batches })
-    }
-
-    fn closed_loop(
-        &mut self,
-        client: &EmbeddedClient,
-        in_flight: usize,
-        length: Duration,
-    ) -> Result<(u64, Duration, Histogram<u64>), Failure> {
-        let mut pipeline = client.pipeline();
-        let mut histogram = latencies();
-        // Far more room than there are calls in flight: a number is used again long after its call was answered.
-        let room = (in_flight * 8).next_power_of_two().max(1024);
-        let mut due = vec![Instant::now(); room];
-        let place = |number: u64| usize::try_from(number).unwrap_or(usize::MAX) & (room - 1);
-        let mut done = Vec::with_capacity(in_flight);
-        let began = Instant::now();
-        let mut now = began;
-        loop {
-            while now < began + length && pipeline.in_flight() < in_flight {
-                self.at += 1;
-                let number = pipeline.put(self.keys[self.at % KEYS], &self.value).map_err(text)?;
-                due[place(number)] = now;
-            }
-            if pipeline.in_flight() == 0 {
-                break;
-            }
-            pipeline.wait(&mut done);
-            now = Instant::now();
-            for completion in done.drain(..) {
-                completion.result.map_err(text)?;
-                let nanos = (now - due[place(completion.number)]).as_nanos();
-                histogram.saturating_record(u64::try_from(nanos).unwrap_or(u64::MAX));
-            }
-        }
-        Ok((histogram.len(), began.elapsed(), histogram))
+        let Loaded { operations, elapsed, .. } = loaded;
+        Ok(Taken { operations, elapsed, latencies: loaded.histogram(), cpu, flushes, batches })
     }
 
     fn flushes(&self) -> Result<u64, Failure> {

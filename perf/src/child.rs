@@ -68,6 +68,21 @@ pub fn end_of(log: &Path) -> String {
     lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
 
+/// Has the kernel end what is started if this thread ends before it: what is left behind would be in the way of whatever is
+/// measured next.
+pub fn end_with_this_thread(command: &mut Command) {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::process::CommandExt;
+        let ask =
+            || Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?);
+        // SAFETY: between fork and exec it makes one system call, and neither allocates nor takes a lock.
+        unsafe { command.pre_exec(ask) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = command;
+}
+
 /// A running one.
 pub struct Child {
     name: String,

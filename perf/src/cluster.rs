@@ -71,7 +71,7 @@ impl Cluster {
         }
         let mut runtimes = Vec::new();
         for node in &mut cluster.nodes {
-            runtimes.push(ready(&mut node.child)?);
+            runtimes.push(ready(&mut node.child, PATIENCE)?);
         }
         runtimes.dedup();
         cluster.runtime = runtimes.join("+");
@@ -169,9 +169,9 @@ impl Cluster {
         }
     }
 
-    /// The process of the node at `position`.
-    pub fn pid(&self, position: usize) -> u32 {
-        self.nodes[position].child.pid()
+    /// The process of the node at `position`, unless it was taken down.
+    pub fn pid(&self, position: usize) -> Option<u32> {
+        self.nodes.get(position).filter(|node| !node.down).map(|node| node.child.pid())
     }
 
     /// Kills the node at `position` with SIGKILL. Its data stays.
@@ -188,15 +188,13 @@ impl Cluster {
         Ok(node.child.order(&Order::Stop)?)
     }
 
-    /// Starts a node again that was killed or stopped, on the data it left, and waits until it serves; returns how long
-    /// that took.
-    pub fn start_again(&mut self, position: usize) -> Result<Duration, ClusterError> {
+    /// Starts a node again that was killed or stopped, on the data it left, and waits until it serves.
+    pub fn start_again(&mut self, position: usize, patience: Duration) -> Result<(), ClusterError> {
         self.nodes[position].child.wait()?;
-        let began = Instant::now();
         let mut child = self.spawn(position as u64 + 1)?;
-        ready(&mut child)?;
+        ready(&mut child, patience)?;
         self.nodes[position] = Node { child, down: false };
-        Ok(began.elapsed())
+        Ok(())
     }
 
     /// Stops every node in order.
@@ -212,8 +210,8 @@ impl Cluster {
 }
 
 /// Waits until a node knows a leader; says which runtime it chose.
-fn ready(node: &mut Child) -> Result<String, ChildError> {
-    match node.report(PATIENCE)? {
+fn ready(node: &mut Child, patience: Duration) -> Result<String, ChildError> {
+    match node.report(patience)? {
         Report::Ready { runtime } => Ok(runtime),
         other => Err(node.out_of_turn(&other)),
     }

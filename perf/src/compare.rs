@@ -1,23 +1,24 @@
 //! `quick`, `full` and `compare`: the same matrix asked of our engine and of others, on the same machine in the same run.
 //!
+//! Rows take turns on clusters that are all up; parts that are no rows follow, each a process of its own. One report has all
+//! of it, and says of everything in the matrix that it has no figure of why it has none.
+//!
 //! Nothing is installed and nothing is downloaded. A system that is not there is left out and named, or, if it was asked
 //! for by name, an error that says what to install.
 
-use crate::bench::{self, Asked, Bench, BenchError, Plan, io_error};
-use crate::machine::Machine;
-use crate::matrix;
+use crate::bench::{self, Asked, Bench, BenchError, Measured, Plan, io_error};
+use crate::matrix::{self, PARTS, Selection};
 use crate::node::{DurabilityChoice, RuntimeChoice};
-use crate::results::{Chart, FORMAT, Memory, Promise, Results, Row, Rules, Unfair};
-use crate::store;
+use crate::part::{Part, Setting};
+use crate::peer::{Absent, Others};
+use crate::results::{NotRun, Results, Rules};
 use crate::summary::Summary;
 use crate::system::System;
-use crate::system::embedded::{self, Choices, Embedded};
-use crate::system::etcd::{self, Binary, Etcd, Missing};
-use crate::workload::{Call, KEY_BYTES, VALUE_BYTES, Workload};
-use std::fs;
+use crate::system::embedded::{Choices, Embedded};
+use crate::system::etcd::Etcd;
 use std::io::{self, Write};
-use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 const ATTEMPTS: usize = 3;
@@ -31,28 +32,24 @@ pub struct Options {
     /// Each row gets one slice in each block.
     #[arg(long)]
     blocks: Option<usize>,
-    /// Length of a slice of a row that is quoted; points of curves get half of it at most, and at most a second.
+    /// Length of a slice of a row that is quoted; points of curves get a share of it.
     #[arg(long, value_parser = humantime::parse_duration)]
     slice: Option<Duration>,
-    /// Only these rows, by id (W2) or by a word of their name (lease).
-    #[arg(long, value_delimiter = ',')]
-    rows: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
     /// Which runtime our nodes use.
     #[arg(long, value_enum, default_value_t = RuntimeChoice::Auto)]
     runtime: RuntimeChoice,
     /// What our acknowledgements promise. Only what promises the same is compared: others flush first.
     #[arg(long, value_enum, default_value_t = DurabilityChoice::DiskFirst)]
     durability: DurabilityChoice,
-    /// The program etcd, if it is not on the PATH.
-    #[arg(long)]
-    etcd_bin: Option<PathBuf>,
-    /// Our engine alone.
-    #[arg(long)]
-    alone: bool,
+    #[command(flatten)]
+    others: Others,
     /// Where data goes, on the file system to be measured. A fresh directory is made in it and removed at the end.
     #[arg(long, default_value = "target/perf")]
     directory: PathBuf,
-    /// Where to write everything that was found, raw slices included, as JSON; in the directory if not given.
+    /// Where to write everything that was found, raw slices included, as JSON; in the directory if not given. It is there
+    /// from the first block on.
     #[arg(long)]
     json: Option<PathBuf>,
     /// Where to write the page; in the directory if not given.
@@ -86,32 +83,43 @@ pub struct PeerOptions {
     options: Options,
 }
 
-/// Why there is no report.
+/// Why there is no report, or less in it than was asked.
 #[derive(Debug, Error)]
 pub enum Error {
     /// Measuring failed.
     #[error(transparent)]
     Bench(#[from] BenchError),
-    /// The other system is not there.
+    /// The other system does not take part.
     #[error(transparent)]
-    Missing(#[from] Missing),
-    /// The other system promises something else.
-    #[error(transparent)]
-    Unfair(#[from] Unfair),
+    Absent(#[from] Absent),
     /// The page was not written.
     #[error(transparent)]
     Page(#[from] crate::page::Error),
-    /// No row has such a name.
-    #[error("no row is called {0}; ids are W1 to W9, words are those of the report's rows")]
-    NoRows(String),
+    /// Nothing has such a name.
+    #[error("nothing is called {0}; ids are W1 to W15, words are those of the report's rows")]
+    Unknown(String),
+    /// What is left is nothing.
+    #[error("`{job}` has no {rows}; `full` has the whole matrix")]
+    NoRows {
+        /// The job.
+        job: &'static str,
+        /// What was asked for.
+        rows: String,
+    },
+    /// The report is there, with gaps.
+    #[error("{0} of what was asked could not be run: the report says what and why")]
+    Gaps(usize),
 }
 
+/// What a job has of the matrix.
 struct Tier {
     job: &'static str,
     asked: Vec<Asked>,
     blocks: usize,
     slice: Duration,
-    keys_in_memory: &'static [u64],
+    /// A point of a curve gets a slice this much shorter.
+    points: u32,
+    parts: fn(&Setting<'_>, &Rules) -> Vec<Part>,
 }
 
 /// About three minutes.
@@ -120,8 +128,9 @@ pub fn quick(options: &Options) -> Result<(), Error> {
         job: "quick",
         asked: matrix::quick(),
         blocks: 5,
-        slice: Duration::from_secs(2),
-        keys_in_memory: &[1_000_000],
+        slice: Duration::from_millis(1600),
+        points: 2,
+        parts: |setting, _| vec![Part::kills(setting, 5, 2), Part::memory(1_000_000)],
     };
     run(&tier, options, None)
 }
@@ -133,9 +142,25 @@ pub fn full(options: &Options) -> Result<(), Error> {
         asked: matrix::full(),
         blocks: 12,
         slice: Duration::from_secs(4),
-        keys_in_memory: &[1_000_000, 10_000_000],
+        points: 8,
+        parts: whole,
     };
     run(&tier, options, None)
+}
+
+/// Everything that is no row. A run that was asked for fewer blocks, to see that it runs, gets fewer of these, too.
+fn whole(setting: &Setting<'_>, rules: &Rules) -> Vec<Part> {
+    let short = rules.blocks < 6;
+    let kills = if short { 2 } else { 20 };
+    let mut parts = vec![Part::kills(setting, kills, kills), Part::memory(1_000_000)];
+    if !short {
+        parts.push(Part::memory(10_000_000));
+    }
+    let blocks = if short { 1 } else { 3 };
+    parts.push(Part::sweep(setting, blocks, rules.short_slice.min(Duration::from_millis(300))));
+    // Last, since it may fill the disk's cache, and the disk.
+    parts.push(Part::restarts(setting, if short { &[0.1] } else { &[0.1, 1.0, 5.0] }));
+    parts
 }
 
 /// The headlines at their full length, about eleven minutes; the other system must be there.
@@ -145,77 +170,180 @@ pub fn compare(options: &PeerOptions) -> Result<(), Error> {
         asked: matrix::headlines(),
         blocks: 12,
         slice: Duration::from_secs(4),
-        keys_in_memory: &[],
+        points: 4,
+        parts: |_, _| Vec::new(),
     };
     run(&tier, &options.options, Some(options.peer))
 }
 
 fn run(tier: &Tier, options: &Options, wanted: Option<Peer>) -> Result<(), Error> {
     let began = Instant::now();
-    let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let asked = matrix::only(tier.asked.clone(), &options.rows);
-    if asked.is_empty() {
-        return Err(Error::NoRows(options.rows.join(", ")));
-    }
+    let slice = options.slice.unwrap_or(tier.slice);
+    let rules = Rules {
+        blocks: options.blocks.unwrap_or(tier.blocks).max(1),
+        slice,
+        short_slice: slice / tier.points,
+        warm_up: WARM_UP,
+        most_steal: MOST_STEAL,
+        attempts: ATTEMPTS,
+        seed: options.seed,
+    };
     let mut notes = Vec::new();
     let systems = systems(options, wanted, &mut notes)?;
+    let setting = Setting {
+        runtime: options.runtime,
+        durability: options.durability,
+        others: &options.others,
+        with_etcd: systems.len() > 1,
+    };
+    let mut parts = (tier.parts)(&setting, &rules);
+    let selection = &options.selection;
+    let names: Vec<(String, String)> =
+        matrix::full().iter().map(|asked| (asked.id.clone(), asked.name())).collect();
+    if let Some(word) = selection.unknown(&names) {
+        return Err(Error::Unknown(word.into()));
+    }
+    let asked = selection.of(tier.asked.clone());
+    parts.retain(|part| selection.takes(part.id, part.what()));
+    if asked.is_empty() && parts.is_empty() {
+        return Err(Error::NoRows { job: tier.job, rows: selection.rows.join(", ") });
+    }
     bench::be_nice(options.nice)?;
-    let memory = memory(tier, options)?;
     let directory = bench::scratch(&options.directory, "compare-")?;
-    let slice = options.slice.unwrap_or(tier.slice);
-    let plan = Plan {
-        rules: Rules {
-            blocks: options.blocks.unwrap_or(tier.blocks).max(1),
-            slice,
-            short_slice: (slice / 2).min(Duration::from_secs(1)),
-            warm_up: WARM_UP,
-            most_steal: MOST_STEAL,
-            attempts: ATTEMPTS,
-            seed: options.seed,
-        },
-        renew_after: options.renew_after << 30,
-    };
-    let found = Bench::start(&plan, directory.path(), systems, &asked)?.run()?;
-    notes.extend(found.notes);
-    let mut results = Results {
-        format: FORMAT,
-        version: env!("CARGO_PKG_VERSION").into(),
-        job: tier.job.into(),
-        command: std::env::args().collect(),
-        started,
-        took: Duration::ZERO,
-        machine: Machine::here(&options.directory),
-        probes: found.probes,
-        rules: plan.rules.clone(),
-        notes,
-        systems: found.systems,
-        rows: found.rows,
-        slices: found.slices,
-        dropped: found.dropped,
-        ratios: Vec::new(),
-        goals: Vec::new(),
-        memory,
-        failures: Vec::new(),
-        recovery: Vec::new(),
-        sweep: Vec::new(),
-    };
-    results.ratios = matrix::ratios(&results);
-    results.goals = matrix::goals(&results);
-    results.took = began.elapsed();
-    tell(&results, options)
+    let json = options.place(options.json.as_ref(), tier.job, "json");
+    let plan = Plan { rules, renew_after: options.renew_after << 30, json: Some(json.clone()) };
+    let rows = if asked.is_empty() { Duration::ZERO } else { plan.length(&systems, &asked) };
+    announce(tier.job, rows, &parts);
+
+    let mut results = Results::begin(tier.job, &options.directory, plan.rules.clone());
+    results.notes = notes;
+    let mut broken = 0;
+    if !asked.is_empty() {
+        let measured = bench_rows(&plan, directory.path(), systems, &asked, results);
+        (results, broken) = (measured.results, measured.broken);
+    }
+    for (number, part) in parts.iter().enumerate() {
+        let place = directory.path().join(format!("part-{number}"));
+        broken += usize::from(!take_part(part, &place, &mut results));
+        // Of a copy: what is still to come is no gap in the end. That it cannot be written now loses nothing yet.
+        let mut so_far = results.clone();
+        conclude(&mut so_far, tier.job, selection, began);
+        if let Err(error) = so_far.write(&json) {
+            eprintln!("perf: writing {}: {error}", json.display());
+        }
+    }
+    conclude(&mut results, tier.job, selection, began);
+    let told = tell(&results, &json, &options.place(options.html.as_ref(), tier.job, "html"));
+    match (told, broken) {
+        (Ok(()), 0) => Ok(()),
+        (Ok(()), gaps) => Err(Error::Gaps(gaps)),
+        (Err(error), _) => Err(error),
+    }
 }
 
-fn tell(results: &Results, options: &Options) -> Result<(), Error> {
-    let place = |named: &Option<PathBuf>, ending: &str| {
-        named.clone().unwrap_or_else(|| options.directory.join(format!("{}.{ending}", results.job)))
-    };
-    let json = place(&options.json, "json");
-    let text = serde_json::to_string(results).expect("results are plain data");
-    fs::write(&json, text).map_err(io_error(format!("writing {}", json.display())))?;
-    let html = place(&options.html, "html");
-    crate::page::write(results, &html)?;
-    let (data, page) = (json.display(), html.display());
-    let said = writeln!(io::stdout(), "{}\neverything, as data: {data}; as a page: {page}", Summary(results));
+/// The rows; if no system runs at all, that is said of all of them.
+fn bench_rows(
+    plan: &Plan,
+    directory: &Path,
+    systems: Vec<Box<dyn System>>,
+    asked: &[Asked],
+    results: Results,
+) -> Measured {
+    let begun = results.clone();
+    match Bench::start(plan, directory, systems, asked, results) {
+        Ok(bench) => bench.run(),
+        Err(error) => {
+            eprintln!("perf: {error}");
+            let mut results = begun;
+            let mut ids: Vec<String> = asked.iter().map(|asked| asked.id.clone()).collect();
+            ids.dedup();
+            results.not_run.extend(ids.into_iter().map(|id| NotRun {
+                what: words_of(&id).into(),
+                id,
+                why: error.to_string(),
+            }));
+            Measured { results, broken: asked.len() }
+        }
+    }
+}
+
+/// Whether it went well.
+fn take_part(part: &Part, directory: &Path, results: &mut Results) -> bool {
+    eprintln!("perf: {}, {}: about {:.0} s", part.id, part.what(), part.length.as_secs_f64());
+    let (found, not_run) = part.run(directory);
+    // What it measured was removed by itself, but for a part that was ended.
+    let _ = std::fs::remove_dir_all(directory);
+    if let Some(found) = found {
+        results.take_in(found);
+    }
+    let whole = not_run.is_none();
+    if let Some(not_run) = not_run {
+        eprintln!("perf: {}, {}: {}", not_run.id, not_run.what, not_run.why);
+        results.not_run.push(not_run);
+    }
+    whole
+}
+
+/// What follows from all that was found so far.
+fn conclude(results: &mut Results, job: &str, selection: &Selection, began: Instant) {
+    results.ratios = matrix::ratios(results);
+    results.goals = matrix::goals(results);
+    results.took = began.elapsed();
+    for (id, what) in PARTS {
+        if !has(results, id) && !results.not_run.iter().any(|one| one.id.split(' ').any(|known| known == id))
+        {
+            let why = match id {
+                "W8" => "it waits for the server".into(),
+                "W13" => "it waits for snapshots of the state".into(),
+                _ if !selection.takes(id, what) => "left out, as asked".into(),
+                _ => format!("not a part of `{job}`; `full` has it"),
+            };
+            results.not_run.push(NotRun { id: id.into(), what: what.into(), why });
+        }
+    }
+}
+
+/// Whether there is a figure of a part of the matrix.
+fn has(results: &Results, id: &str) -> bool {
+    results.rows.iter().any(|row| row.id == id)
+        || match id {
+            "W11" => !results.failures.is_empty(),
+            "W12" => !results.recovery.is_empty(),
+            "W14" => !results.memory.is_empty(),
+            "W15" => !results.sweep.is_empty(),
+            _ => false,
+        }
+}
+
+fn words_of(id: &str) -> &'static str {
+    PARTS.iter().find(|part| part.0 == id).map_or("", |(_, what)| *what)
+}
+
+/// How long it will take, before it begins.
+fn announce(job: &str, rows: Duration, parts: &[Part]) {
+    let minutes = |length: Duration| format!("{:.1}", length.as_secs_f64() / 60.0);
+    let all = rows + parts.iter().map(|part| part.length).sum::<Duration>();
+    let mut pieces = vec![format!("rows {}", minutes(rows))];
+    pieces.extend(parts.iter().map(|part| format!("{} {}", part.id, minutes(part.length))));
+    eprintln!("perf: {job} takes about {} minutes ({})", minutes(all), pieces.join(", "));
+}
+
+impl Options {
+    fn place(&self, named: Option<&PathBuf>, job: &str, ending: &str) -> PathBuf {
+        named.cloned().unwrap_or_else(|| self.directory.join(format!("{job}.{ending}")))
+    }
+}
+
+fn tell(results: &Results, json: &Path, html: &Path) -> Result<(), Error> {
+    results.write(json).map_err(io_error(format!("writing {}", json.display())))?;
+    let said = writeln!(
+        io::stdout(),
+        "{}\neverything, as data: {}; as a page: {}",
+        Summary(results),
+        json.display(),
+        html.display()
+    );
+    crate::page::write(results, html)?;
     Ok(said.map_err(io_error("printing the summary"))?)
 }
 
@@ -225,59 +353,41 @@ fn systems(
     wanted: Option<Peer>,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Box<dyn System>>, Error> {
-    let ours = Embedded::new(Choices {
-        runtime: options.runtime,
-        durability: options.durability,
-        cores: Vec::new(),
-    });
-    let mut systems: Vec<Box<dyn System>> = vec![Box::new(ours)];
-    if options.alone && wanted.is_none() {
-        notes.push("our engine alone, as asked".into());
-        return Ok(systems);
-    }
-    let fair = same_promise(options.durability.promise());
-    let found = Binary::find(options.etcd_bin.as_deref(), std::env::var_os("PATH").as_deref());
-    match (fair, found) {
-        (Ok(()), Ok(binary)) => systems.push(Box::new(Etcd::new(binary))),
-        (Err(unfair), _) if wanted.is_some() => return Err(unfair.into()),
-        // What was named on the command line is wanted as well.
-        (_, Err(missing)) if wanted.is_some() || options.etcd_bin.is_some() => return Err(missing.into()),
-        (Err(unfair), _) => leave_out(notes, format!("etcd is left out: {unfair}")),
-        (_, Err(missing)) => leave_out(notes, format!("etcd is left out: {missing}")),
+    let ours = Choices { runtime: options.runtime, durability: options.durability, cores: Vec::new() };
+    let mut systems: Vec<Box<dyn System>> = vec![Box::new(Embedded::new(ours))];
+    match options.others.etcd(options.durability, wanted.is_some())? {
+        Ok(binary) => systems.push(Box::new(Etcd::new(binary))),
+        Err(why) => {
+            eprintln!("perf: {why}");
+            notes.push(why);
+        }
     }
     Ok(systems)
 }
 
-fn leave_out(notes: &mut Vec<String>, why: String) {
-    eprintln!("perf: {why}");
-    notes.push(why);
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::Promise;
+    use crate::results::tests::{results, row, slice};
 
-fn same_promise(promise: Promise) -> Result<(), Unfair> {
-    let row = |system: &str, promise| Row {
-        id: "W2".into(),
-        system: system.into(),
-        promise,
-        workload: Workload::closed(Call::Put, 1),
-        condition: None,
-    };
-    Chart::of(&[row(embedded::NAME, promise), row(etcd::NAME, Promise::FsyncQuorum)]).map(drop)
-}
+    fn why<'a>(results: &'a Results, id: &str) -> Vec<&'a str> {
+        results.not_run.iter().filter(|one| one.id == id).map(|one| one.why.as_str()).collect()
+    }
 
-fn memory(tier: &Tier, options: &Options) -> Result<Vec<Memory>, Error> {
-    let wanted = options.rows.is_empty() || options.rows.iter().any(|row| row.eq_ignore_ascii_case("W14"));
-    let keys = if wanted { tier.keys_in_memory } else { &[] };
-    keys.iter()
-        .map(|&keys| {
-            let measured = store::bytes_per_key(keys)
-                .map_err(|error| io_error("filling a store")(io::Error::other(error)))?;
-            Ok(Memory {
-                system: embedded::NAME.into(),
-                what: "the store of one node, alone in its process".into(),
-                keys,
-                bytes_per_key: measured,
-                payload_bytes: KEY_BYTES + VALUE_BYTES,
-            })
-        })
-        .collect()
+    #[test]
+    fn everything_in_the_matrix_has_a_figure_or_a_reason() {
+        let mut found = results(vec![row("ours", Promise::FsyncQuorum, 1000)], vec![slice(0, 0, 100)]);
+        let broke = NotRun { id: "W12".into(), what: "restart".into(), why: "the disk is full".into() };
+        found.not_run.push(broke);
+        let selection = Selection { rows: Vec::new(), skip: vec!["W3".into()] };
+        conclude(&mut found, "quick", &selection, Instant::now());
+        for (id, _) in PARTS {
+            assert_eq!(why(&found, id).len(), usize::from(id != "W2"), "{id}: {:?}", found.not_run);
+        }
+        assert_eq!(why(&found, "W12"), ["the disk is full"]);
+        assert_eq!(why(&found, "W3"), ["left out, as asked"]);
+        assert!(why(&found, "W15")[0].contains("not a part of `quick`"));
+        assert!(why(&found, "W8")[0].contains("server"));
+    }
 }

@@ -3,17 +3,16 @@
 //! One system, so that its own figures stand alone: where the processor time goes, allocations, batches. The blocks and
 //! the rule for leaving a slice out are those of every job, but for steal: on a shared machine it is shown, not judged.
 
-use crate::bench::{self, Asked, Bench, BenchError, Plan, io_error};
-use crate::machine::Machine;
+use crate::bench::{self, Asked, Bench, BenchError, Measured, Plan, io_error};
 use crate::report::{About, Report};
-use crate::results::Rules;
+use crate::results::{Results, Rules};
 use crate::system::System;
 use crate::system::embedded::{Choices, Embedded};
 use crate::workload::{Call, Workload};
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 const NODES: u64 = 3;
 /// How often a slice is tried in all.
@@ -69,7 +68,6 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<(), BenchError> {
     bench::be_nice(options.nice)?;
     let directory = bench::scratch(&options.directory, "first-light-")?;
-    let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let system: Box<dyn System> = Box::new(Embedded::new(Choices {
         runtime: options.runtime,
         durability: options.durability,
@@ -86,12 +84,15 @@ pub fn run(options: &Options) -> Result<(), BenchError> {
             seed: options.seed,
         },
         renew_after: RENEW_AFTER,
+        json: None,
     };
-    let found = Bench::start(&plan, directory.path(), vec![system], &options.asked())?.run()?;
+    let begun = Results::begin("first-light", &options.directory, plan.rules.clone());
+    let found = Bench::start(&plan, directory.path(), vec![system], &options.asked(), begun)?.run();
+    let Measured { results: found, broken } = found;
     let runtime = found.systems.first().and_then(|subject| subject.settings.get("runtime").cloned());
     let about = About {
-        machine: Machine::here(&options.directory),
-        started,
+        machine: found.machine,
+        started: found.started,
         nodes: NODES,
         runtime: runtime.unwrap_or_default(),
         promise: options.durability.promise(),
@@ -104,6 +105,10 @@ pub fn run(options: &Options) -> Result<(), BenchError> {
         let text = serde_json::to_string_pretty(&report).expect("a report is plain data");
         fs::write(path, text).map_err(io_error(format!("writing {}", path.display())))?;
     }
+    if broken > 0 {
+        let why: Vec<String> = found.not_run.iter().map(|one| format!("{}: {}", one.what, one.why)).collect();
+        return Err(BenchError::Broken(why.join("; ")));
+    }
     Ok(())
 }
 
@@ -113,6 +118,7 @@ impl Options {
             id: id.into(),
             workload: Workload::closed(call, in_flight.max(1)),
             point: false,
+            condition: None,
         };
         let mut rows: Vec<Asked> =
             self.in_flight.iter().map(|&in_flight| asked("W2", Call::Put, in_flight)).collect();

@@ -16,6 +16,8 @@ mod matrix;
 mod node;
 mod outage;
 mod page;
+mod part;
+mod peer;
 mod probe;
 mod protocol;
 mod recovery;
@@ -74,6 +76,8 @@ enum Job {
     SlowFollower(Box<slow_follower::Options>),
     /// What watchers, leases, ranges and memory cost, on one embedded node.
     Store(Box<store::Options>),
+    /// What a key takes in memory, in a store of its own.
+    Memory(Box<store::MemoryOptions>),
     /// What the machine can do by itself: flush, round trips, arithmetic.
     Probes {
         /// On the file system of this directory.
@@ -105,6 +109,7 @@ fn main() -> ExitCode {
         Job::Recovery(options) => recovery::run(&options).map_err(|error| error.to_string()),
         Job::SlowFollower(options) => slow_follower::run(&options),
         Job::Store(options) => store::run(&options),
+        Job::Memory(options) => store::memory_alone(&options),
         Job::Sweep(options) => sweep::run(&options),
         Job::Tune(options) => tune::run(&options),
         Job::Report(options) => page::run(&options).map_err(|error| error.to_string()),

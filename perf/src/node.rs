@@ -131,7 +131,7 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
     say(&Report::Ready { runtime: status.runtime.to_owned() })?;
 
     let mut calls = Calls { embedded: Embedded::new(client.clone()), client: client.clone(), prepared: None };
-    let mut writer = outage::Client::new(&engine);
+    let mut writer = outage::node::Client::new(&engine);
     for line in io::stdin().lock().lines() {
         let line = line.map_err(|error| error.to_string())?;
         let order: Order = serde_json::from_str(&line).map_err(|error| format!("order {line:?}: {error}"))?;
@@ -215,7 +215,7 @@ fn start(arguments: &Arguments) -> Result<EmbeddedEngine, String> {
         builder = builder.core(core);
     }
     let engine = wait_for(builder.start()).map_err(|error| error.to_string())?;
-    outage::OPENED.store(outage::clock(), std::sync::atomic::Ordering::Relaxed);
+    outage::node::OPENED.store(outage::clock(), std::sync::atomic::Ordering::Relaxed);
     wait_for(engine.wait_ready(READY_LIMIT)).map_err(|error| error.to_string())?;
     Ok(engine)
 }

@@ -3,8 +3,10 @@
 
 use crate::allocations::Allocations;
 use crate::outage::{Task, Told};
+use crate::slice::histogram;
 use crate::usage::ProcessUsage;
 use crate::workload::Workload;
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -76,6 +78,13 @@ pub struct Loaded {
     pub elapsed: Duration,
     /// Latencies of successful calls: nanoseconds, and how many.
     pub latencies: Vec<(u64, u64)>,
+}
+
+impl Loaded {
+    /// The latencies; nanoseconds.
+    pub fn histogram(&self) -> Histogram<u64> {
+        histogram(&self.latencies)
+    }
 }
 
 /// What a node has used since it started.

@@ -6,7 +6,7 @@
 
 use crate::allocations::Allocations;
 use crate::machine::Machine;
-use crate::slice::{Probes, latencies};
+use crate::slice::{Probes, histogram};
 use crate::statistics::{Median, median};
 use crate::usage::{MachineShares, ProcessUsage};
 use crate::workload::{Call, Pace, Workload};
@@ -14,7 +14,10 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 use thiserror::Error;
 
 /// Changes when a reader of the JSON would have to.
@@ -87,6 +90,80 @@ pub struct Results {
     /// Settings that were swept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sweep: Vec<Sweep>,
+    /// What of the matrix this run has nothing of, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_run: Vec<NotRun>,
+}
+
+/// A part of the matrix of which a run has nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotRun {
+    /// Which part: `W8`.
+    pub id: String,
+    /// What it is, or which piece of it.
+    pub what: String,
+    /// Why there is nothing.
+    pub why: String,
+}
+
+impl Results {
+    /// Of a run that begins now and has found nothing yet; its data is under `directory`.
+    pub fn begin(job: &str, directory: &Path, rules: Rules) -> Self {
+        let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Self {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").into(),
+            job: job.into(),
+            command: std::env::args().collect(),
+            started: started.map_or(0, |since| since.as_secs()),
+            took: Duration::ZERO,
+            machine: Machine::here(directory),
+            probes: Probes::default(),
+            rules,
+            notes: Vec::new(),
+            systems: Vec::new(),
+            rows: Vec::new(),
+            slices: Vec::new(),
+            dropped: Vec::new(),
+            ratios: Vec::new(),
+            goals: Vec::new(),
+            memory: Vec::new(),
+            failures: Vec::new(),
+            recovery: Vec::new(),
+            sweep: Vec::new(),
+            not_run: Vec::new(),
+        }
+    }
+
+    /// Takes in what another job found beside the rows: its sections, and the systems they name.
+    pub fn take_in(&mut self, other: Self) {
+        for subject in other.systems {
+            if !self.systems.iter().any(|known| known.name == subject.name) {
+                self.systems.push(subject);
+            }
+        }
+        let new = other.notes.into_iter().filter(|note| !self.notes.contains(note)).collect::<Vec<_>>();
+        self.notes.extend(new);
+        self.memory.extend(other.memory);
+        self.failures.extend(other.failures);
+        self.recovery.extend(other.recovery);
+        self.sweep.extend(other.sweep);
+        self.not_run.extend(other.not_run);
+    }
+
+    /// Writes all of it as JSON: whole, or the file stays as it was.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let text = serde_json::to_string(self).map_err(io::Error::other)?;
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".new");
+        fs::write(&beside, text)?;
+        fs::rename(&beside, path)
+    }
+
+    /// Reads what [`write`](Self::write) wrote, for a program of the same build; see `perf report` for the others.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        serde_json::from_str(&fs::read_to_string(path)?).map_err(io::Error::other)
+    }
 }
 
 /// How a run measures.
@@ -110,6 +187,19 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Of a job without rows: repetitions of one length, none of which is left out.
+    pub fn plain(blocks: usize, slice: Duration, seed: u64) -> Self {
+        Self {
+            blocks,
+            slice,
+            short_slice: slice,
+            warm_up: Duration::ZERO,
+            most_steal: 1.0,
+            attempts: 1,
+            seed,
+        }
+    }
+
     /// The rule in words.
     pub fn dropping(&self) -> String {
         format!(
@@ -184,7 +274,7 @@ impl fmt::Display for Part {
     }
 }
 
-/// What one process spent on a slice.
+/// What one process spent: since it began, or on a slice.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Spent {
     /// What it is.
@@ -201,6 +291,26 @@ pub struct Spent {
     pub log_bytes: Option<u64>,
     /// Other counters of the system, by name: `batches`, `turns`, `sleeps`, `wakes`.
     pub counters: BTreeMap<String, u64>,
+}
+
+impl Spent {
+    /// What was spent between `earlier` and `self`.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let difference =
+            |now: Option<u64>, then: Option<u64>| now.zip(then).map(|(now, then)| now.saturating_sub(then));
+        let counters = self.counters.iter().map(|(name, now)| {
+            (name.clone(), now.saturating_sub(earlier.counters.get(name).copied().unwrap_or(0)))
+        });
+        Self {
+            part: self.part,
+            name: self.name.clone(),
+            usage: self.usage.since(&earlier.usage),
+            allocations: self.allocations.zip(earlier.allocations).map(|(now, then)| now.since(then)),
+            flushes: difference(self.flushes, earlier.flushes),
+            log_bytes: difference(self.log_bytes, earlier.log_bytes),
+            counters: counters.collect(),
+        }
+    }
 }
 
 /// One slice of one row.
@@ -262,11 +372,7 @@ impl Slice {
 
     /// The latencies; nanoseconds.
     pub fn histogram(&self) -> Histogram<u64> {
-        let mut histogram = latencies();
-        for &(value, count) in &self.latencies {
-            histogram.saturating_record_n(value, count);
-        }
-        histogram
+        histogram(&self.latencies)
     }
 
     /// The latency that `share` (0 to 1) of the calls stayed within, in microseconds.
@@ -512,11 +618,7 @@ impl Results {
 
     /// The latencies of a row, all slices in one; nanoseconds.
     pub fn latencies_of(&self, row: usize) -> Histogram<u64> {
-        let mut all = latencies();
-        for &(value, count) in self.slices_of(row).flat_map(|slice| &slice.latencies) {
-            all.saturating_record_n(value, count);
-        }
-        all
+        histogram(self.slices_of(row).flat_map(|slice| &slice.latencies))
     }
 
     /// Calls of a row that failed, by message.
@@ -603,7 +705,7 @@ pub struct Memory {
 pub struct Failover {
     /// Name of the [`Subject`].
     pub system: String,
-    /// What was done: `leader killed`, `leader stopped in order`.
+    /// What was done, and how the nodes know that their leader is gone: `leader killed, heartbeat 25ms, election 250ms`.
     pub what: String,
     /// Which repetition.
     pub round: usize,
@@ -639,6 +741,9 @@ pub struct Moment {
 pub struct Recovery {
     /// Name of the [`Subject`].
     pub system: String,
+    /// What the node is: `alone`, `a follower of three`.
+    #[serde(default)]
+    pub what: String,
     /// Bytes of its log.
     pub log_bytes: u64,
     /// Keys in its store afterwards.
@@ -647,8 +752,14 @@ pub struct Recovery {
     pub opened: Duration,
     /// From the start of the process until it serves.
     pub served: Duration,
+    /// From the start of the process until a write was acknowledged.
+    #[serde(default)]
+    pub wrote: Option<Duration>,
     /// Processor time it took for that.
     pub cpu: Duration,
+    /// The most memory that was resident until then.
+    #[serde(default)]
+    pub peak_bytes: Option<u64>,
 }
 
 /// A setting or several that were swept under one load (W15).
@@ -746,36 +857,8 @@ pub mod tests {
                 });
             }
         }
-        Results {
-            format: FORMAT,
-            version: "1".into(),
-            job: "quick".into(),
-            command: Vec::new(),
-            started: 0,
-            took: Duration::ZERO,
-            machine: Machine::here(std::path::Path::new(".")),
-            probes: Probes::default(),
-            rules: Rules {
-                blocks: 1,
-                slice: Duration::from_secs(1),
-                short_slice: Duration::from_secs(1),
-                warm_up: Duration::ZERO,
-                most_steal: 0.05,
-                attempts: 3,
-                seed: 1,
-            },
-            notes: Vec::new(),
-            systems,
-            rows,
-            slices,
-            dropped: Vec::new(),
-            ratios: Vec::new(),
-            goals: Vec::new(),
-            memory: Vec::new(),
-            failures: Vec::new(),
-            recovery: Vec::new(),
-            sweep: Vec::new(),
-        }
+        let rules = Rules { most_steal: 0.05, attempts: 3, ..Rules::plain(1, Duration::from_secs(1), 1) };
+        Results { systems, rows, slices, ..Results::begin("quick", Path::new("."), rules) }
     }
 
     #[test]

@@ -171,6 +171,15 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
+/// A histogram from values and how many there are of each.
+pub fn histogram<'a>(counts: impl IntoIterator<Item = &'a (u64, u64)>) -> Histogram<u64> {
+    let mut histogram = latencies();
+    for &(value, count) in counts {
+        histogram.saturating_record_n(value, count);
+    }
+    histogram
+}
+
 /// An empty histogram of nanoseconds up to a minute, exact to a thousandth.
 pub fn latencies() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds and precision are within what it allows")

@@ -4,19 +4,19 @@
 //! puts should not notice, the leader's memory must stay within its bounds, and once the pulses end the follower has to catch
 //! up. Blocks with and without the pulses take turns.
 
-use crate::cluster::{Cluster, ClusterError, Plan};
-use crate::failover::stand;
+use crate::bench;
 use crate::node::{DurabilityChoice, RuntimeChoice};
 use crate::outage::{End, Record, Task, Told};
 use crate::statistics::median;
+use crate::system::embedded::{Choices, Embedded};
+use crate::system::{System, SystemError, catch_up, stand};
 use rustix::process::{Pid, Signal, kill_process};
-use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const NODES: usize = 3;
 const CATCHING_UP: Duration = Duration::from_secs(60);
@@ -47,14 +47,21 @@ pub struct Options {
     directory: PathBuf,
 }
 
+/// How long the follower stands still in every pulse, where nothing else is said.
+pub const STANDS: Duration = Duration::from_millis(90);
+/// How long it runs then.
+pub const RUNS: Duration = Duration::from_millis(10);
+
 /// Stops and continues a process until it is dropped. It runs when this is gone.
-struct Pulses {
+pub struct Pulses {
     end: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Pulses {
-    fn begin(pid: Pid, stands: Duration, runs: Duration) -> Self {
+    /// Of the process with this number, if it is one.
+    pub fn begin(pid: u32, stands: Duration, runs: Duration) -> Option<Self> {
+        let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
         let end = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&end);
         let thread = std::thread::spawn(move || {
@@ -65,7 +72,7 @@ impl Pulses {
                 }
             }
         });
-        Self { end, thread: Some(thread) }
+        Some(Self { end, thread: Some(thread) })
     }
 }
 
@@ -89,59 +96,46 @@ struct Slice {
 
 /// Measures and prints.
 pub fn run(options: &Options) -> Result<(), String> {
-    let words = |error: ClusterError| error.to_string();
-    let parent = &options.directory;
-    let made = fs::create_dir_all(parent)
-        .and_then(|()| tempfile::Builder::new().prefix("slow-follower-").tempdir_in(parent));
-    let directory = made.map_err(|error| format!("making a directory in {}: {error}", parent.display()))?;
-    let mut cluster = Cluster::start(&Plan {
-        directory: directory.path().to_owned(),
-        nodes: NODES as u64,
-        arguments: vec![
-            format!("--runtime={}", options.runtime),
-            format!("--durability={}", DurabilityChoice::DiskFirst),
-        ],
+    let directory =
+        bench::scratch(&options.directory, "slow-follower-").map_err(|error| error.to_string())?;
+    let mut system = Embedded::new(Choices {
+        runtime: options.runtime,
+        durability: DurabilityChoice::DiskFirst,
         cores: Vec::new(),
-    })
-    .map_err(words)?;
-    let leader = cluster.leader().map_err(words)?;
-    let began_in = stand(&mut cluster, leader)?.leaders.len();
+    });
+    let words = |error: SystemError| error.to_string();
+    system.start(directory.path()).map_err(words)?;
+    let leader = system.leader().map_err(words)?;
+    let began_in = stand(&mut system, leader).map_err(words)?.leaders.len();
     let mut slices = Vec::new();
     for number in 0..options.blocks * 2 {
-        let slice = one(options, &mut cluster, leader, number)?;
+        let slice = one(options, &mut system, leader, number)?;
         print_slice(&slice).map_err(|error| error.to_string())?;
         slices.push(slice);
     }
-    let changes = stand(&mut cluster, leader)?.leaders.len() - began_in;
-    cluster.stop().map_err(words)?;
+    let changes = stand(&mut system, leader).map_err(words)?.leaders.len() - began_in;
+    system.stop().map_err(words)?;
     summary(options, &slices, changes).map_err(|error| error.to_string())
 }
 
-fn one(options: &Options, cluster: &mut Cluster, leader: usize, number: usize) -> Result<Slice, String> {
-    let words = |error: ClusterError| error.to_string();
+fn one(options: &Options, system: &mut Embedded, leader: usize, number: usize) -> Result<Slice, String> {
+    let words = |error: SystemError| error.to_string();
     let follower = (leader + 1) % NODES;
     // The order inside a block changes from one to the next.
     let slow = (number / 2 + number) % 2 == 1;
-    let pid = i32::try_from(cluster.pid(follower)).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or("a process without a number")?;
-    let pulses = slow.then(|| Pulses::begin(pid, options.stands, options.runs));
+    let pid = system.pid(follower).ok_or("a process without a number")?;
+    let pulses = if slow { Pulses::begin(pid, options.stands, options.runs) } else { None };
     let task = Task::Write { round: number as u64, in_flight: options.in_flight };
-    cluster.client(leader, task).map_err(words)?;
+    system.client(leader, task).map_err(words)?;
     std::thread::sleep(options.slice);
-    let Told::Record(record) = cluster.client(leader, Task::Tell).map_err(words)? else {
+    let Told::Record(record) = system.client(leader, Task::Tell).map_err(words)? else {
         return Err("the client told something else than its record".into());
     };
     drop(pulses);
-    let ended = Instant::now();
-    let goal = stand(cluster, leader)?;
-    let behind = goal.commit.saturating_sub(stand(cluster, follower)?.applied);
-    while stand(cluster, follower)?.applied < goal.commit {
-        if ended.elapsed() > CATCHING_UP {
-            return Err(format!("the follower did not catch up within {CATCHING_UP:?}"));
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    Ok(Slice { slow, record, leader_bytes: goal.resident.0, behind, caught_up: ended.elapsed() })
+    let goal = stand(system, leader).map_err(words)?;
+    let behind = goal.commit.saturating_sub(stand(system, follower).map_err(words)?.applied);
+    let caught_up = catch_up(system, follower, leader, CATCHING_UP).map_err(words)?;
+    Ok(Slice { slow, record, leader_bytes: goal.resident.0, behind, caught_up })
 }
 
 fn ms(span: Option<Duration>) -> String {

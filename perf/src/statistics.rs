@@ -90,6 +90,21 @@ mod tests {
     }
 
     #[test]
+    fn about_nineteen_of_twenty_intervals_hold_the_true_median() {
+        let mut numbers = SplitMix(23);
+        let mut uniform = || numbers.below(1_000_001) as f64 / 1e6;
+        let runs = 150;
+        let held = (0..runs)
+            .filter(|_| {
+                let found = median((0..12).map(|_| uniform())).expect("twelve samples");
+                found.low <= 0.5 && 0.5 <= found.high
+            })
+            .count();
+        let share = held as f64 / f64::from(runs);
+        assert!((0.90..=0.99).contains(&share), "{share}");
+    }
+
+    #[test]
     fn a_shuffle_keeps_every_item_and_moves_some() {
         let mut items: Vec<u32> = (0..100).collect();
         SplitMix(1).shuffle(&mut items);

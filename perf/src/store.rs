@@ -6,10 +6,11 @@
 
 use crate::generator::embedded::Embedded;
 use crate::generator::{self, Material};
+use crate::results::{Memory, Results, Rules};
 use crate::statistics::{Median, SplitMix, median};
-use crate::usage::ProcessUsage;
+use crate::usage::{ProcessUsage, field};
 use crate::wait::wait_for;
-use crate::workload::{Call, Workload};
+use crate::workload::{Call, KEY_BYTES, VALUE_BYTES, Workload};
 use bytes::BytesMut;
 use d_engine::kv::{
     Attach, Event, Filter, KeyRange, Op, RangeQuery, Revision, Store, Txn, WatchItem, WatchQuery, encode_put,
@@ -80,6 +81,54 @@ fn say(line: impl Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
+/// What may be chosen where memory alone is measured.
+#[derive(clap::Args, Debug)]
+pub struct MemoryOptions {
+    /// Keys in the store, each of 16 B with a value of 256 B. One number only: what an earlier store gave back is not the
+    /// system's yet, and would be missing from the next one's.
+    #[arg(long, default_value_t = 1_000_000)]
+    keys: u64,
+    /// Where the harness keeps its data; nothing is written for this.
+    #[arg(long, default_value = "target/perf")]
+    directory: PathBuf,
+    /// Where to write the results as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// A generous guess of what a key takes: nobody is pushed out of memory for a figure.
+const ABOUT: u64 = 700;
+
+/// W14: what a key takes in the store of one node, alone in this process.
+pub fn memory_alone(options: &MemoryOptions) -> Result<(), Failure> {
+    let began = Instant::now();
+    let keys = options.keys.max(1);
+    let free = field("/proc/meminfo", "MemAvailable:").map_or(u64::MAX, |kib| kib * 1024);
+    let needed = keys.saturating_mul(ABOUT);
+    if needed > free {
+        return Err(format!("{keys} keys may take {needed} B of memory, and {free} B are free"));
+    }
+    let rules = Rules::plain(1, Duration::ZERO, 0);
+    let mut results = Results::begin("memory", &options.directory, rules);
+    let bytes_per_key = filled(keys)?.per_key;
+    say(format!(
+        "{keys} keys: {bytes_per_key:.0} B of resident memory a key, {} B of them its own",
+        16 + 256
+    ));
+    results.memory.push(Memory {
+        system: crate::system::embedded::NAME.into(),
+        what: "the store of one node, alone in its process".into(),
+        keys,
+        bytes_per_key,
+        payload_bytes: KEY_BYTES + VALUE_BYTES,
+    });
+    results.took = began.elapsed();
+    match &options.json {
+        Some(path) => results.write(path).map_err(|error| format!("writing {}: {error}", path.display())),
+        None => Ok(()),
+    }
+}
+
 /// Measures and prints.
 pub fn run(options: &Options) -> Result<(), Failure> {
     std::fs::create_dir_all(&options.directory).map_err(text)?;
@@ -104,11 +153,6 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 }
 
 // ---- memory and reads, on the store alone
-
-/// Resident memory that a key of 16 B with a value of 256 B takes in a store of so many.
-pub fn bytes_per_key(keys: u64) -> Result<f64, Failure> {
-    filled(keys).map(|filled| filled.per_key)
-}
 
 struct Filled {
     store: Store,

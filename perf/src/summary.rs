@@ -1,7 +1,8 @@
 //! What a run found, as text: what was lost first, then the goals, then every row.
 
-use crate::results::{Measure, Promise, Ratio, Results, Verdict};
-use crate::statistics::Median;
+use crate::recovery;
+use crate::results::{Axis, Failover, Measure, Promise, Ratio, Results, Verdict};
+use crate::statistics::{Median, median};
 use crate::workload::Pace;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -15,7 +16,11 @@ impl Display for Summary<'_> {
         self.lost(f)?;
         self.goals(f)?;
         self.rows(f)?;
-        self.rest(f)
+        self.failures(f)?;
+        self.restarts(f)?;
+        self.sweeps(f)?;
+        self.rest(f)?;
+        self.not_run(f)
     }
 }
 
@@ -134,7 +139,10 @@ impl Summary<'_> {
                         .map_or_else(String::new, |ratio| interval(&ratio.times_better));
                     [
                         row.id.clone(),
-                        row.workload.to_string(),
+                        row.condition.as_ref().map_or_else(
+                            || row.workload.to_string(),
+                            |condition| format!("{}, {condition}", row.workload),
+                        ),
                         row.system.clone(),
                         figure(Measure::Rate),
                         times,
@@ -165,6 +173,76 @@ impl Summary<'_> {
             }
         }
         Ok(())
+    }
+
+    fn failures(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut kinds: Vec<(&str, &str)> = Vec::new();
+        for one in &self.0.failures {
+            if !kinds.contains(&(one.system.as_str(), one.what.as_str())) {
+                kinds.push((&one.system, &one.what));
+            }
+        }
+        if kinds.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\nW11, ms from the act to the first acknowledgement of a write issued after it:")?;
+        let lines = kinds.into_iter().map(|(system, what)| {
+            let of: Vec<&Failover> = self
+                .0
+                .failures
+                .iter()
+                .filter(|one| (one.system.as_str(), one.what.as_str()) == (system, what))
+                .collect();
+            let outages = || of.iter().map(|one| one.to_first_acknowledgement.as_secs_f64() * 1e3);
+            let sum = |figure: fn(&Failover) -> u64| of.iter().map(|one| figure(one)).sum::<u64>();
+            [
+                system.to_owned(),
+                what.to_owned(),
+                of.len().to_string(),
+                median(outages()).as_ref().map_or_else(String::new, interval),
+                number(outages().reduce(f64::max)),
+                sum(|one| one.acknowledged).to_string(),
+                sum(|one| one.lost).to_string(),
+            ]
+        });
+        table(f, ["system", "what", "times", "median", "most", "acknowledged", "LOST"], lines)
+    }
+
+    fn restarts(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.0.recovery.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\nW12, from the start of the process:\n  {}", recovery::heading())?;
+        self.0.recovery.iter().try_for_each(|found| writeln!(f, "  {}", recovery::line(found)))
+    }
+
+    fn sweeps(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Some(first) = self.0.sweep.first() else { return Ok(()) };
+        writeln!(f, "\nW15, puts per second by what was set ({}):", first.system)?;
+        for sweep in &self.0.sweep {
+            let points = sweep.points.iter().map(|point| {
+                let rate = point.figures.get(&Measure::Rate).map(|found| found.median);
+                let at = sweep.axes.iter().zip(&point.at).map(|(axis, value)| setting(axis, *value));
+                let best = sweep.best.as_ref().is_some_and(|best| best.0 == point.at);
+                format!(
+                    "{} {}{}",
+                    at.collect::<Vec<_>>().join("/"),
+                    number(rate),
+                    if best { " (best)" } else { "" }
+                )
+            });
+            let names: Vec<&str> = sweep.axes.iter().map(|axis| axis.name.as_str()).collect();
+            let points: Vec<String> = points.collect();
+            writeln!(f, "  {}, {}: {}", names.join("/"), sweep.workload, points.join(", "))?;
+        }
+        Ok(())
+    }
+
+    fn not_run(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if !self.0.not_run.is_empty() {
+            writeln!(f, "\nnot run:")?;
+        }
+        self.0.not_run.iter().try_for_each(|one| writeln!(f, "  {} {}: {}", one.id, one.what, one.why))
     }
 
     fn rest(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -203,6 +281,16 @@ impl Summary<'_> {
 fn interval(found: &Median) -> String {
     let [median, low, high] = [found.median, found.low, found.high].map(|value| number(Some(value)));
     format!("{median} [{low} - {high}]")
+}
+
+/// A value of a knob.
+fn setting(axis: &Axis, value: f64) -> String {
+    let (mib, kib) = (f64::from(1 << 20), f64::from(1 << 10));
+    match axis.unit.as_str() {
+        "B" if value >= mib => format!("{} MiB", value / mib),
+        "B" if value >= kib => format!("{} KiB", value / kib),
+        unit => format!("{value} {unit}").trim_end().to_owned(),
+    }
 }
 
 /// A number with as many digits as it deserves.

@@ -5,15 +5,14 @@
 //! and written is the median over the blocks.
 
 use crate::bed::{Bed, Choices, Failure, Taken, say, text};
-use crate::machine::Machine;
-use crate::results::{Axis, FORMAT, Measure, Point, Promise, Results, Rules, Subject, Sweep};
+use crate::results::{Axis, Measure, Point, Results, Rules, Subject, Sweep};
 use crate::slice::Probes;
 use crate::statistics::{Median, SplitMix, median};
 use crate::workload::{Call, Workload};
 use d_engine::api::{Knob, Pace};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// How its subject is called in results.
 pub const SYSTEM: &str = "d-engine embedded, three nodes in one process";
@@ -159,8 +158,9 @@ pub fn value(knob: Knob, value: u64) -> String {
 
 /// Measures and prints.
 pub fn run(options: &Options) -> Result<(), Failure> {
-    let (began, started) = (Instant::now(), SystemTime::now());
+    let began = Instant::now();
     let Options { choices, in_flight, blocks, slice, .. } = options;
+    let mut results = begin("sweep", choices, *blocks, *slice);
     let mut bed = Bed::start(choices, None)?;
     let usual = bed.status()?.pace;
     let knobs = [
@@ -192,13 +192,19 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let probes = probes.between(Probes::take(&choices.directory).map_err(text)?);
     bed.stop()?;
 
-    let promise = promise(choices);
     say(format!(
-        "{promise}, puts of 16 B and {} B, {SYSTEM}; medians of {blocks} slices of {slice:?}, {dropped} left out; flush \
-         {:.0} µs, round trip {:.0} µs",
-        choices.value_bytes, probes.flush, probes.quic
+        "{}, puts of 16 B and {} B, {SYSTEM}; medians of {blocks} slices of {slice:?}, {dropped} left out; flush {:.0} µs, \
+         round trip {:.0} µs\n{}",
+        choices.durability.promise(),
+        choices.value_bytes,
+        probes.flush,
+        probes.quic,
+        note(),
     ));
-    let mut sweeps = Vec::new();
+    results.probes = probes;
+    if dropped > 0 {
+        results.notes.push(left_out(dropped));
+    }
     for (knob, values) in knobs {
         for &depth in in_flight {
             say(format!("\nlimits.{knob}, {depth} in flight\n{:>12} {HEADS}", "value"));
@@ -221,89 +227,43 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             let rate = |point: &Point| point.figures.get(&Measure::Rate).map_or(0.0, |rate| rate.median);
             let best = sweep.points.iter().max_by(|one, other| rate(one).total_cmp(&rate(other)));
             sweep.best = best.map(|point| (point.at.clone(), "the highest median rate".into()));
-            sweeps.push(sweep);
+            results.sweep.push(sweep);
         }
     }
     if let Some(path) = &options.json {
-        let rules = rules(*blocks, *slice, choices);
-        let notes = vec![format!("{dropped} slices were left out because leadership moved"), note()];
-        let results = results("sweep", started, began, choices, probes, rules, notes, sweeps);
+        results.took = began.elapsed();
         write(&results, path)?;
     }
     Ok(())
 }
 
-/// What the nodes promise.
-pub fn promise(choices: &Choices) -> Promise {
-    match choices.durability {
-        crate::node::DurabilityChoice::DiskFirst => Promise::FsyncQuorum,
-        crate::node::DurabilityChoice::MemFirst => Promise::MemoryQuorum,
-    }
-}
-
-/// How it was measured.
-pub fn rules(blocks: usize, slice: Duration, choices: &Choices) -> Rules {
-    Rules {
-        blocks,
-        slice,
-        short_slice: slice,
-        warm_up: WARM_UP,
-        most_steal: 1.0,
-        attempts: ATTEMPTS,
-        seed: choices.seed,
-    }
-}
-
 /// What a reader must know of every run on a [`Bed`].
 pub fn note() -> String {
-    "three nodes and the generator are one process: CPU per operation is that of all of them together".into()
+    "W15: three nodes and the generator are one process: CPU per operation is that of all of them together, and figures \
+     stand beside each other, not beside those of clusters of processes"
+        .into()
 }
 
-/// Everything else that a results file has.
-#[allow(clippy::too_many_arguments, reason = "one field each")]
-pub fn results(
-    job: &str,
-    started: SystemTime,
-    began: Instant,
-    choices: &Choices,
-    probes: Probes,
-    rules: Rules,
-    notes: Vec<String>,
-    sweep: Vec<Sweep>,
-) -> Results {
-    Results {
-        format: FORMAT,
+/// That slices do not count.
+pub fn left_out(dropped: usize) -> String {
+    format!("W15: {dropped} slices were left out because leadership moved or a put failed")
+}
+
+/// Of a run on a [`Bed`] that begins now.
+pub fn begin(job: &str, choices: &Choices, blocks: usize, slice: Duration) -> Results {
+    let rules = Rules { warm_up: WARM_UP, attempts: ATTEMPTS, ..Rules::plain(blocks, slice, choices.seed) };
+    let subject = Subject {
+        name: SYSTEM.into(),
         version: env!("CARGO_PKG_VERSION").into(),
-        job: job.into(),
-        command: std::env::args().collect(),
-        started: started.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-        took: began.elapsed(),
-        machine: Machine::here(&choices.directory),
-        probes,
-        rules,
-        notes,
-        systems: vec![Subject {
-            name: SYSTEM.into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            promise: promise(choices),
-            nodes: 3,
-            ours: true,
-            settings: BTreeMap::from([("durability".into(), choices.durability.to_string())]),
-        }],
-        rows: Vec::new(),
-        slices: Vec::new(),
-        dropped: Vec::new(),
-        ratios: Vec::new(),
-        goals: Vec::new(),
-        memory: Vec::new(),
-        failures: Vec::new(),
-        recovery: Vec::new(),
-        sweep,
-    }
+        promise: choices.durability.promise(),
+        nodes: 3,
+        ours: true,
+        settings: BTreeMap::from([("durability".into(), choices.durability.to_string())]),
+    };
+    Results { systems: vec![subject], notes: vec![note()], ..Results::begin(job, &choices.directory, rules) }
 }
 
 /// Writes results where they were asked for.
 pub fn write(results: &Results, path: &Path) -> Result<(), Failure> {
-    let json = serde_json::to_string_pretty(results).map_err(text)?;
-    std::fs::write(path, json).map_err(|error| format!("writing {}: {error}", path.display()))
+    results.write(path).map_err(|error| format!("writing {}: {error}", path.display()))
 }

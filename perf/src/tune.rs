@@ -14,7 +14,7 @@ use crate::workload::{Call, Workload};
 use d_engine::api::{Knob, Pace, TunerStatus};
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// What may be chosen.
 #[derive(clap::Args, Debug)]
@@ -49,15 +49,17 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Measures and prints.
 pub fn run(options: &Options) -> Result<(), Failure> {
-    let (began, started) = (Instant::now(), SystemTime::now());
+    let began = Instant::now();
     let Options { choices, target_p99: target, in_flight, .. } = options;
     let in_flight = (*in_flight).max(1);
     say(format!(
         "{}, puts of 16 B and {} B, {in_flight} in flight, p99 under {target:?}, {}",
-        sweep::promise(choices),
+        choices.durability.promise(),
         choices.value_bytes,
         sweep::SYSTEM,
     ));
+    say(sweep::note());
+    let mut results = sweep::begin("tune", choices, options.blocks, options.slice);
     let (first, chosen) = settle(options, in_flight)?;
     say(format!("the choice after {:.0} s: {}", began.elapsed().as_secs_f64(), words(chosen)));
     if let Some(path) = &options.freeze {
@@ -105,13 +107,11 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             chosen: Some(at(chosen)),
             best: best.map(|best| (at(points[best].pace), rule.into())),
         };
-        let notes = vec![
-            format!("target: p99 under {target:?}"),
-            format!("{dropped} slices were left out because leadership moved"),
-            sweep::note(),
-        ];
-        let rules = sweep::rules(options.blocks, options.slice, choices);
-        let results = sweep::results("tune", started, began, choices, probes, rules, notes, vec![swept]);
+        results.notes.push(format!("target: p99 under {target:?}"));
+        if dropped > 0 {
+            results.notes.push(sweep::left_out(dropped));
+        }
+        (results.probes, results.took, results.sweep) = (probes, began.elapsed(), vec![swept]);
         sweep::write(&results, path)?;
     }
     Ok(())
@@ -234,7 +234,9 @@ fn frozen(pace: Pace, target: Duration, in_flight: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wait::wait_for;
     use d_engine::config::Draft;
+    use d_engine::prelude::EmbeddedEngine;
 
     #[test]
     fn what_is_frozen_is_a_configuration_with_that_pace() {
@@ -250,6 +252,21 @@ mod tests {
             assert_eq!(loaded.configuration.pace(), pace);
             assert_eq!(loaded.warnings, []);
         }
+    }
+
+    #[test]
+    fn a_node_starts_with_what_was_frozen_and_goes_by_it() {
+        let pace = Pace { batch_bytes: 96 << 10, batches_in_flight: 3, in_flight_bytes: 5 << 20 };
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("frozen.toml");
+        std::fs::write(&path, frozen(pace, Duration::from_millis(5), 1000)).expect("written");
+        let engine = wait_for(
+            EmbeddedEngine::builder().config_file(&path).data_dir(directory.path().join("data")).start(),
+        )
+        .expect("the configuration is one that a node starts with");
+        wait_for(engine.wait_ready(Duration::from_secs(20))).expect("it leads itself");
+        assert_eq!(wait_for(engine.status()).expect("a status").pace, pace);
+        wait_for(engine.stop()).expect("it stops in order");
     }
 
     #[test]

@@ -83,17 +83,23 @@ impl ProcessUsage {
 
 /// The number after `name` in a file of "name value" lines.
 pub fn field(path: &str, name: &str) -> Option<u64> {
-    let text = fs::read_to_string(path).ok()?;
+    field_in(&fs::read_to_string(path).ok()?, name)
+}
+
+fn field_in(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
 /// Time in user space and in the kernel.
 fn times(directory: &str) -> Option<(Duration, Duration)> {
-    let text = fs::read_to_string(format!("{directory}/stat")).ok()?;
+    times_in(&fs::read_to_string(format!("{directory}/stat")).ok()?)
+}
+
+fn times_in(stat: &str) -> Option<(Duration, Duration)> {
     // The name in parentheses may hold spaces; the fields are counted behind it. utime and stime are fields 14 and 15 of
     // proc(5).
-    let mut fields = text.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut next = || -> Option<Duration> {
         let ticks: u64 = fields.next()?.parse().ok()?;
         Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
@@ -142,7 +148,10 @@ pub struct MachineShares {
 impl MachineUsage {
     /// Now; `None` where the kernel does not tell.
     pub fn now() -> Option<Self> {
-        let text = fs::read_to_string("/proc/stat").ok()?;
+        Self::read(&fs::read_to_string("/proc/stat").ok()?)
+    }
+
+    fn read(text: &str) -> Option<Self> {
         // user nice system idle iowait irq softirq steal: guest time is inside user (proc(5)).
         let ticks: Vec<u64> =
             text.lines().next()?.split_whitespace().skip(1).take(8).map_while(|t| t.parse().ok()).collect();
@@ -184,6 +193,31 @@ mod tests {
         assert!(read.cpu <= own.cpu + Duration::from_millis(20), "{:?} {:?}", read.cpu, own.cpu);
         // A process's number never reaches its ceiling (proc(5), pid_max).
         assert!(ProcessUsage::of(u32::MAX).is_none());
+    }
+
+    #[test]
+    fn a_process_is_read_as_proc_5_describes_it() {
+        // Fields 1 to 20: of 14 to 17, utime, stime and what waited-for children took, the first two count.
+        let stat = "77 (a (b) c) R 1 77 77 0 -1 4194560 161 9 3 1 250 75 4000 5000 20 0 4 0";
+        assert_eq!(times_in(stat), Some((Duration::from_millis(2_500), Duration::from_millis(750))));
+        assert_eq!(times_in("77 (short) R 1 2"), None);
+        let status = "VmHWM:\t  300 kB\nVmRSS:\t  256 kB\nnonvoluntary_ctxt_switches:\t7\nvoluntary_ctxt_switches:\t40\n";
+        assert_eq!(field_in(status, "VmRSS:"), Some(256));
+        assert_eq!(field_in(status, "voluntary_ctxt_switches:"), Some(40));
+        let io = "rchar: 5\nwchar: 6\nread_bytes: 7\nwrite_bytes: 4096\ncancelled_write_bytes: 9\n";
+        assert_eq!(field_in(io, "write_bytes:"), Some(4096));
+    }
+
+    #[test]
+    fn the_machine_is_read_as_proc_5_describes_it() {
+        // user nice system idle iowait irq softirq steal guest guest_nice; guests are in user, too.
+        let earlier = MachineUsage::read("cpu  100 10 50 800 40 5 5 20 90 9\ncpu0 1 2 3\n").expect("a line");
+        let later = MachineUsage::read("cpu  150 10 60 830 50 5 5 30 190 9\n").expect("a line");
+        let shares = later.since(earlier);
+        // Of 110 ticks 40 were idle or waited for the disk, and 10 were taken.
+        assert!((shares.busy - 60.0 / 110.0).abs() < 1e-9, "{shares:?}");
+        assert!((shares.steal - 10.0 / 110.0).abs() < 1e-9, "{shares:?}");
+        assert!(MachineUsage::read("cpu 1 2 3\n").is_none());
     }
 
     #[test]

@@ -87,3 +87,49 @@ fn a_short_comparison_shows_both_sides_of_every_row_with_what_they_cost() {
     let left: Vec<_> = std::fs::read_dir(directory.path()).expect("still there").flatten().collect();
     assert!(left.iter().all(|entry| entry.path().is_file()), "data and servers are gone: {left:?}");
 }
+
+#[test]
+fn a_part_of_the_whole_matrix_names_all_that_it_did_not_run() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let output = perf(directory.path(), &["full", "--alone", "--blocks", "1", "--slice", "400ms"])
+        .args(["--rows", "W1,W10,W11,W14,W15", "--skip", "w15"])
+        .output()
+        .expect("perf runs");
+    let (summary, errors) = said(&output);
+    assert!(output.status.success(), "{errors}");
+    assert!(errors.contains("full takes about"), "the plan comes first: {errors}");
+    let json = std::fs::read_to_string(directory.path().join("full.json")).expect("the results");
+    let results: Value = serde_json::from_str(&json).expect("JSON");
+    let array = |key: &str| results[key].as_array().cloned().unwrap_or_default();
+    let ids = |of: Vec<Value>| -> std::collections::BTreeSet<String> {
+        of.iter().filter_map(|one| one["id"].as_str().map(String::from)).collect()
+    };
+    assert_eq!(ids(array("rows")).into_iter().collect::<Vec<_>>(), ["W1", "W10"]);
+    let slow = array("rows").into_iter().find(|row| row["id"] == "W10").expect("the slow follower");
+    assert!(slow["condition"].as_str().is_some_and(|text| text.contains("stands still")), "{slow}");
+    let caught_up =
+        |note: &Value| note.as_str().is_some_and(|text| text.contains("the slow follower had everything"));
+    assert!(array("notes").iter().any(caught_up), "{:?}", array("notes"));
+    assert_eq!((array("failures").len(), array("memory").len(), array("sweep").len()), (2, 1, 0));
+    // Everything else is named, with its reason.
+    let not_run = ids(array("not_run"));
+    let missing: Vec<String> = (1..=15)
+        .map(|number| format!("W{number}"))
+        .filter(|id| !["W1", "W10", "W11", "W14"].contains(&id.as_str()))
+        .collect();
+    assert_eq!(not_run, missing.into_iter().collect());
+    for words in ["not run:", "W15 batch limits swept: left out, as asked", "W11, ms from the act"] {
+        assert!(summary.contains(words), "{words:?} is not in\n{summary}");
+    }
+    let page = std::fs::read_to_string(directory.path().join("full.html")).expect("the page");
+    assert!(page.contains("What was not run") && page.contains("id=\"failures\""));
+}
+
+#[test]
+fn a_name_that_nothing_has_is_an_error_before_anything_runs() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let output = perf(directory.path(), &["full", "--alone", "--skip", "W16"]).output().expect("perf runs");
+    let (_, errors) = said(&output);
+    assert!(!output.status.success() && errors.contains("nothing is called W16"), "{errors}");
+    assert_eq!(std::fs::read_dir(directory.path()).expect("still there").count(), 0);
+}

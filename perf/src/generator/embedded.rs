@@ -1,11 +1,11 @@
 //! Calls to an engine in the same process, as a program that embeds it makes them.
 
 use super::watch;
-use super::{Ask, Client, Done, Level};
+use super::{Ask, Client, Done, Failure, Level};
 use crate::protocol::Loaded;
 use crate::wait::{Sleeper, wait_for};
 use crate::workload::{Call, Workload};
-use d_engine::embedded::{Completed, Completion};
+use d_engine::embedded::{Completed, Completion, PipelineError};
 use d_engine::prelude::*;
 use futures_util::stream::{SelectAll, Stream, StreamExt};
 use std::task::Context;
@@ -73,9 +73,12 @@ impl Client for Embedded {
         done.extend(self.answers.drain(..).map(|answer| Done {
             number: answer.number,
             result: match answer.result {
-                Ok(Completed::Get(found)) if found.value.is_none() => Err(ABSENT.into()),
+                Ok(Completed::Get(found)) if found.value.is_none() => Err(Failure::Refused(ABSENT.into())),
                 Ok(_) => Ok(()),
-                Err(error) => Err(error.to_string()),
+                Err(error @ PipelineError::Write(WriteError::OutcomeUnknown(_))) => {
+                    Err(Failure::Unknown(error.to_string()))
+                }
+                Err(error) => Err(Failure::Refused(error.to_string())),
             },
         }));
     }

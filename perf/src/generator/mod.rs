@@ -31,7 +31,30 @@ pub struct Done {
     /// Number of the call.
     pub number: u64,
     /// What became of it.
-    pub result: Result<(), String>,
+    pub result: Result<(), Failure>,
+}
+
+/// Why a call was not answered with success, in the system's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It did nothing.
+    Refused(String),
+    /// Nobody knows whether it did what it was to do.
+    Unknown(String),
+}
+
+impl Failure {
+    /// The words.
+    pub fn message(&self) -> &str {
+        let (Self::Refused(message) | Self::Unknown(message)) = self;
+        message
+    }
+
+    /// The words alone.
+    pub fn into_message(self) -> String {
+        let (Self::Refused(message) | Self::Unknown(message)) = self;
+        message
+    }
 }
 
 /// What makes calls to one system from one thread.
@@ -81,7 +104,7 @@ pub fn fill(client: &mut impl Client, material: &Material) -> Result<(), String>
         }
         client.wait(None, &mut done);
         for answer in done.drain(..) {
-            failed = failed.or(answer.result.err());
+            failed = failed.or(answer.result.err().map(Failure::into_message));
         }
     }
     failed.map_or(Ok(()), Err)
@@ -273,7 +296,7 @@ impl Tally {
             match (answer.result, due.take(answer.number)) {
                 (Ok(()), Some(due)) => self.succeed(now.saturating_duration_since(due)),
                 (Ok(()), None) => self.fail("answered, but so late that its latency was forgotten".into()),
-                (Err(message), _) => self.fail(message),
+                (Err(failure), _) => self.fail(failure.into_message()),
             }
         }
     }
@@ -330,6 +353,8 @@ mod tests {
         free: Instant,
         next: u64,
         deepest: usize,
+        /// Every so many-th answer is a failure.
+        fails: Option<u64>,
     }
 
     impl Queue {
@@ -345,6 +370,7 @@ mod tests {
                 free: began,
                 next: 0,
                 deepest: 0,
+                fails: None,
             };
             (queue, clock)
         }
@@ -384,7 +410,9 @@ mod tests {
                     break;
                 }
                 self.answers.pop_front();
-                done.push(Done { number, result: Ok(()) });
+                let fails = self.fails.is_some_and(|every| number % every == 0);
+                let failure = || Failure::Unknown("timed out".into());
+                done.push(Done { number, result: if fails { Err(failure()) } else { Ok(()) } });
             }
         }
     }
@@ -394,11 +422,7 @@ mod tests {
     }
 
     fn quantile(loaded: &Loaded, share: f64) -> Duration {
-        let mut histogram = latencies();
-        for &(value, count) in &loaded.latencies {
-            histogram.record_n(value, count).expect("within bounds");
-        }
-        Duration::from_nanos(histogram.value_at_quantile(share))
+        Duration::from_nanos(loaded.histogram().value_at_quantile(share))
     }
 
     const MS: Duration = Duration::from_millis(1);
@@ -429,6 +453,30 @@ mod tests {
         assert!((148..=151).contains(&loaded.operations), "{}", loaded.operations);
         // The later ones waited most of the second for room.
         assert!(quantile(&loaded, 1.0) > 900 * MS);
+    }
+
+    #[test]
+    fn calls_that_fail_are_counted_by_what_they_say_and_have_no_latency() {
+        let (mut queue, clock) = Queue::new(MS, (MS, MS));
+        queue.fails = Some(4);
+        let loaded = closed(&mut queue, Call::Put, 8, 1000 * MS, &mut material(), &clock);
+        let failed = queue.next.div_ceil(4);
+        assert_eq!(loaded.errors, [("timed out".to_owned(), failed)]);
+        assert_eq!(loaded.operations + failed, queue.next);
+        assert_eq!(loaded.latencies.iter().map(|(_, count)| count).sum::<u64>(), loaded.operations);
+        let (mut queue, clock) = Queue::new(MS / 100, (MS, MS));
+        queue.fails = Some(10);
+        let schedule = Schedule::new(queue.began, 1000.0, 1000 * MS);
+        let loaded = open(&mut queue, Call::Put, schedule, 10_000, &mut material(), &clock);
+        assert_eq!((loaded.operations, loaded.errors), (900, vec![("timed out".to_owned(), 100)]));
+    }
+
+    #[test]
+    fn a_fill_that_fails_says_so() {
+        let (mut queue, _) = Queue::new(MS, (MS, MS));
+        queue.fails = Some(50);
+        assert_eq!(fill(&mut queue, &material()), Err("timed out".into()));
+        assert_eq!(queue.in_flight(), 0, "a later call meets none of these");
     }
 
     #[test]

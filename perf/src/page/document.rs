@@ -35,7 +35,9 @@ pub fn page(story: &Story<'_>) -> String {
                     nav {
                         a href="#summary" { "Lost first" }
                         @for section in &sections { a href=(format!("#{}", section.id)) { (section.heading) } }
+                        @if tables::has_sizes(story) { a href="#sizes" { "Restarts and memory" } }
                         a href="#rows" { "Every row" }
+                        @if !story.results.not_run.is_empty() { a href="#not-run" { "Not run" } }
                         a href="#method" { "How it was measured" }
                     }
                 }
@@ -44,10 +46,22 @@ pub fn page(story: &Story<'_>) -> String {
                     (tables)
                 }
                 @for section in &sections { (self::section(section)) }
+                @if tables::has_sizes(story) {
+                    section id="sizes" {
+                        h2 { "Restarts and memory, in figures" }
+                        (tables::sizes(story))
+                    }
+                }
                 section id="rows" {
                     h2 { "Every row" }
                     (tables::every_row(story))
                     (tables::threads(story))
+                }
+                @if !story.results.not_run.is_empty() {
+                    section id="not-run" {
+                        h2 { "What was not run, and why" }
+                        (tables::not_run(story))
+                    }
                 }
                 (method(story))
                 footer {
@@ -62,7 +76,10 @@ pub fn page(story: &Story<'_>) -> String {
 
 fn title(results: &Results) -> String {
     let names = |ours: bool| -> Vec<String> {
-        let some = results.systems.iter().filter(|system| system.ours == ours);
+        // Those of the rows, if there are any: what a single part was measured on is named there.
+        let of_rows =
+            |name: &str| results.rows.is_empty() || results.rows.iter().any(|row| row.system == name);
+        let some = results.systems.iter().filter(|system| system.ours == ours && of_rows(&system.name));
         some.map(|system| format!("{} {}", system.name, system.version)).collect()
     };
     match (names(true), names(false)) {

@@ -6,6 +6,7 @@ use super::unit::Unit;
 use crate::results::{Chart, Goal, Measure, Part, Ratio, Verdict};
 use crate::statistics::Median;
 use maud::{Markup, html};
+use std::time::Duration;
 
 /// Goals and comparisons, the lost ones first.
 pub fn lost_first(story: &Story<'_>) -> Markup {
@@ -284,6 +285,84 @@ pub fn threads(story: &Story<'_>) -> Markup {
                                 td.words.wide { (profile(story, row, 8)) }
                             }
                         }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether there is a restart or a store to tell of.
+pub fn has_sizes(story: &Story<'_>) -> bool {
+    !story.results.recovery.is_empty() || !story.results.memory.is_empty()
+}
+
+/// Restarts and memory.
+pub fn sizes(story: &Story<'_>) -> Markup {
+    let span = |span: Duration| Unit::Micros.text(span.as_secs_f64() * 1e6);
+    let bytes = |bytes: u64| Unit::Bytes.text(bytes as f64);
+    let results = story.results;
+    html! {
+        @if !results.recovery.is_empty() {
+            h3 { "A node starts again with a log to read, times from the start of its process" }
+            div.scroll {
+                table {
+                    thead {
+                        tr {
+                            th { "System" } th.words { "Node" } th { "Log" } th { "Keys" } th { "Log read" } th { "Log read, a second" }
+                            th { "First read served" } th { "First write acknowledged" } th { "Processor time" } th { "Most memory" }
+                        }
+                    }
+                    tbody {
+                        @for found in &results.recovery {
+                            tr {
+                                td.name { (found.system) }
+                                td.words { (found.what) }
+                                td { (bytes(found.log_bytes)) }
+                                td { (Unit::Count.text(found.keys as f64)) }
+                                td { (span(found.opened)) }
+                                td { (Unit::Bytes.text(found.log_bytes as f64 / found.opened.as_secs_f64().max(1e-9))) }
+                                td { (span(found.served)) }
+                                td { (found.wrote.map_or_else(|| "–".into(), span)) }
+                                td { (span(found.cpu)) }
+                                td { (found.peak_bytes.map_or_else(|| "–".into(), bytes)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        @if !results.memory.is_empty() {
+            h3 { "Resident memory of a key" }
+            div.scroll {
+                table {
+                    thead { tr { th { "System" } th.words { "What" } th { "Keys" } th { "A key" } th { "Its own key and value" } } }
+                    tbody {
+                        @for found in &results.memory {
+                            tr {
+                                td.name { (found.system) }
+                                td.words { (found.what) }
+                                td { (Unit::Count.text(found.keys as f64)) }
+                                td { (Unit::Bytes.text(found.bytes_per_key)) }
+                                td { (Unit::Bytes.text(found.payload_bytes as f64)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Parts of the matrix without a figure.
+pub fn not_run(story: &Story<'_>) -> Markup {
+    html! {
+        div.scroll {
+            table {
+                thead { tr { th { "Part" } th.words { "What" } th.words { "Why" } } }
+                tbody {
+                    @for one in &story.results.not_run {
+                        tr { td { (one.id) } td.words { (one.what) } td.words.wide { (one.why) } }
                     }
                 }
             }

@@ -1,11 +1,14 @@
 //! d-engine as it is embedded: three node processes, the generator inside the leader's.
 
-use super::{Account, Accounts, System, SystemError};
+use super::{Accounts, Act, System, SystemError, Timing};
+use crate::child::PATIENCE;
 use crate::cluster::{Cluster, Plan};
 use crate::node::{DurabilityChoice, RuntimeChoice};
+use crate::outage::{Task, Told};
 use crate::protocol::{Loaded, Snapshot};
-use crate::results::Subject;
+use crate::results::{Part, Spent, Subject};
 use crate::workload::{Call, Workload};
+use d_engine::config::Configuration;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -117,11 +120,37 @@ impl System for Embedded {
         let snapshots = self.cluster()?.snapshots()?;
         let leader = snapshots.iter().find(|(_, snapshot)| snapshot.leads).map(|(position, _)| *position);
         let term = snapshots.iter().map(|(_, snapshot)| snapshot.term).max().unwrap_or(0);
-        let nodes = snapshots
-            .into_iter()
-            .map(|(position, snapshot)| (position, account(position, snapshot)))
-            .collect();
-        Ok(Accounts { nodes, generator: None, leader, term })
+        let processes = snapshots.into_iter().map(|(position, snapshot)| spent(position, snapshot)).collect();
+        Ok(Accounts { processes, leader, term })
+    }
+
+    fn timing(&self) -> Timing {
+        let raft = Configuration::default().raft;
+        Timing { heartbeat: raft.heartbeat, election: raft.election_timeout }
+    }
+
+    fn leader(&mut self) -> Result<usize, SystemError> {
+        Ok(self.cluster()?.leader()?)
+    }
+
+    fn client(&mut self, position: usize, task: Task) -> Result<Told, SystemError> {
+        Ok(self.cluster()?.client(position, task)?)
+    }
+
+    fn pid(&self, position: usize) -> Option<u32> {
+        self.cluster.as_ref()?.pid(position)
+    }
+
+    fn take_away(&mut self, position: usize, act: Act) -> Result<(), SystemError> {
+        let cluster = self.cluster()?;
+        Ok(match act {
+            Act::Kill => cluster.kill(position),
+            Act::Stop => cluster.order_stop(position),
+        }?)
+    }
+
+    fn start_again(&mut self, position: usize) -> Result<(), SystemError> {
+        Ok(self.cluster()?.start_again(position, PATIENCE)?)
     }
 
     fn stop(&mut self) -> Result<(), SystemError> {
@@ -132,9 +161,10 @@ impl System for Embedded {
     }
 }
 
-fn account(position: usize, snapshot: Snapshot) -> Account {
+fn spent(position: usize, snapshot: Snapshot) -> Spent {
     let counters = snapshot.counters;
-    Account {
+    Spent {
+        part: if snapshot.leads { Part::Leader } else { Part::Follower },
         name: format!("node {}", position + 1),
         usage: snapshot.usage,
         allocations: Some(snapshot.allocations),

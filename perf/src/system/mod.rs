@@ -5,17 +5,17 @@
 pub mod embedded;
 pub mod etcd;
 
-use crate::allocations::Allocations;
 use crate::child::ChildError;
 use crate::cluster::ClusterError;
+use crate::outage::{Stand, Task, Told};
 use crate::protocol::Loaded;
 use crate::results::{Part, Spent, Subject};
-use crate::usage::ProcessUsage;
 use crate::workload::{Call, Workload};
-use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Why a system did not do what was asked.
@@ -54,6 +54,22 @@ pub enum SystemError {
     /// It was not started, or was stopped.
     #[error("{0} does not run")]
     Stopped(&'static str),
+    /// A client said something else than was asked.
+    #[error("the client at node {} said {told}", position + 1)]
+    OutOfTurn {
+        /// At which node.
+        position: usize,
+        /// What it said.
+        told: String,
+    },
+    /// A node did not get everything.
+    #[error("node {} did not catch up within {patience:?}", position + 1)]
+    Behind {
+        /// Which.
+        position: usize,
+        /// How long was waited.
+        patience: Duration,
+    },
 }
 
 fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> SystemError {
@@ -61,56 +77,12 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> SystemError {
     move |source| SystemError::Io { what, source }
 }
 
-/// What one process used since it began.
-#[derive(Clone, Debug)]
-pub struct Account {
-    /// Which process: `node 1`.
-    pub name: String,
-    /// The kernel's accounts.
-    pub usage: ProcessUsage,
-    /// Allocations, where they are counted.
-    pub allocations: Option<Allocations>,
-    /// Flushes of its log.
-    pub flushes: Option<u64>,
-    /// Bytes written to its log by its own counter.
-    pub log_bytes: Option<u64>,
-    /// Other counters.
-    pub counters: BTreeMap<String, u64>,
-}
-
-impl Account {
-    /// What was spent between `earlier` and `self`.
-    pub fn since(&self, earlier: &Self, part: Part) -> Spent {
-        let difference =
-            |now: Option<u64>, then: Option<u64>| now.zip(then).map(|(now, then)| now.saturating_sub(then));
-        Spent {
-            part,
-            name: self.name.clone(),
-            usage: self.usage.since(&earlier.usage),
-            allocations: self.allocations.zip(earlier.allocations).map(|(now, then)| Allocations {
-                count: now.count.saturating_sub(then.count),
-                bytes: now.bytes.saturating_sub(then.bytes),
-            }),
-            flushes: difference(self.flushes, earlier.flushes),
-            log_bytes: difference(self.log_bytes, earlier.log_bytes),
-            counters: self
-                .counters
-                .iter()
-                .map(|(name, now)| {
-                    (name.clone(), now.saturating_sub(earlier.counters.get(name).copied().unwrap_or(0)))
-                })
-                .collect(),
-        }
-    }
-}
-
 /// All processes of a system at one moment.
 #[derive(Clone, Debug)]
 pub struct Accounts {
-    /// Nodes by position; those that are down are missing.
-    pub nodes: Vec<(usize, Account)>,
-    /// The generator, where it is a process of its own.
-    pub generator: Option<Account>,
+    /// What each that runs has spent since it began: nodes, and the generator where it is a process of its own. Their names
+    /// are their own.
+    pub processes: Vec<Spent>,
     /// Position of the node that leads.
     pub leader: Option<usize>,
     /// Changes whenever leadership does.
@@ -118,27 +90,60 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// What every process spent since `earlier`.
+    /// What every process spent since `earlier`; one that was not there then is left out.
     pub fn since(&self, earlier: &Self) -> Vec<Spent> {
-        let nodes = self.nodes.iter().filter_map(|(position, now)| {
-            let part = if self.leader == Some(*position) { Part::Leader } else { Part::Follower };
-            let (_, then) = earlier.nodes.iter().find(|(other, _)| other == position)?;
-            Some(now.since(then, part))
-        });
-        let generator = self.generator.iter().zip(&earlier.generator);
-        nodes.chain(generator.map(|(now, then)| now.since(then, Part::Generator))).collect()
+        let before = |now: &Spent| earlier.processes.iter().find(|then| then.name == now.name);
+        self.processes.iter().filter_map(|now| Some(now.since(before(now)?))).collect()
     }
 
     /// Processor time of all processes since they began.
     pub fn cpu(&self) -> Duration {
-        let all = self.nodes.iter().map(|(_, account)| account).chain(&self.generator);
-        all.map(|account| account.usage.cpu).sum()
+        self.processes.iter().map(|spent| spent.usage.cpu).sum()
     }
 
     /// Bytes handed to the device since the nodes began.
     pub fn written_bytes(&self) -> u64 {
-        self.nodes.iter().filter_map(|(_, account)| account.usage.written_bytes).sum()
+        let nodes = self.processes.iter().filter(|spent| spent.part != Part::Generator);
+        nodes.filter_map(|spent| spent.usage.written_bytes).sum()
     }
+}
+
+/// How nodes know that their leader is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Between two signs of life.
+    pub heartbeat: Duration,
+    /// Without one for this long, and for up to as long again by chance, a node stands for election.
+    pub election: Duration,
+}
+
+impl fmt::Display for Timing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [heartbeat, election] = [self.heartbeat, self.election].map(humantime::format_duration);
+        write!(f, "heartbeat {heartbeat}, election {election}")
+    }
+}
+
+impl FromStr for Timing {
+    type Err = String;
+
+    /// `10ms/100ms`
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (heartbeat, election) =
+            text.split_once('/').ok_or("a timing is written heartbeat/election, as 10ms/100ms")?;
+        let parse =
+            |text: &str| humantime::parse_duration(text).map_err(|error| format!("{text:?}: {error}"));
+        Ok(Self { heartbeat: parse(heartbeat)?, election: parse(election)? })
+    }
+}
+
+/// How a node goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Act {
+    /// SIGKILL.
+    Kill,
+    /// Told to stop, in order.
+    Stop,
 }
 
 /// What is measured.
@@ -175,6 +180,51 @@ pub trait System {
         Ok(self.accounts()?.cpu())
     }
 
+    /// How its nodes know that their leader is gone.
+    fn timing(&self) -> Timing;
+
+    /// The position of the node that leads.
+    fn leader(&mut self) -> Result<usize, SystemError>;
+
+    /// Has a client that talks to the node at `position` alone carry out a task.
+    fn client(&mut self, position: usize, task: Task) -> Result<Told, SystemError>;
+
+    /// The process of the node at `position`, if it runs.
+    fn pid(&self, position: usize) -> Option<u32>;
+
+    /// Takes the node at `position` away; its data stays.
+    fn take_away(&mut self, position: usize, act: Act) -> Result<(), SystemError>;
+
+    /// Starts a node again that was taken away, on the data it left, and waits until it serves.
+    fn start_again(&mut self, position: usize) -> Result<(), SystemError>;
+
     /// Stops everything in order.
     fn stop(&mut self) -> Result<(), SystemError>;
+}
+
+/// Where the node at `position` is.
+pub fn stand(system: &mut (impl System + ?Sized), position: usize) -> Result<Stand, SystemError> {
+    match system.client(position, Task::Stand)? {
+        Told::Stand(stand) => Ok(stand),
+        other => Err(SystemError::OutOfTurn { position, told: format!("{other:?}") }),
+    }
+}
+
+/// Waits until the node at `position` has applied all that the one at `other` knows to be decided now; says how long that
+/// took.
+pub fn catch_up(
+    system: &mut (impl System + ?Sized),
+    position: usize,
+    other: usize,
+    patience: Duration,
+) -> Result<Duration, SystemError> {
+    let began = Instant::now();
+    let goal = stand(system, other)?.commit;
+    while stand(system, position)?.applied < goal {
+        if began.elapsed() > patience {
+            return Err(SystemError::Behind { position, patience });
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(began.elapsed())
 }

@@ -1,6 +1,7 @@
 //! Leaders killed, and nodes started again.
 
 use super::Section;
+use super::quotients::upper;
 use crate::page::bars::{Bar, Bars, Piece};
 use crate::page::drawing::{Drawing, Key, Swatch, slug};
 use crate::page::lines::Axis;
@@ -93,14 +94,26 @@ fn losses(rounds: &[&Failover]) -> String {
     }
 }
 
+/// What was done, if it was the same for all of them: the words before the first comma, and that comma.
+fn common(kinds: &[&Failures<'_>]) -> String {
+    let act = |kind: &&Failures<'_>| kind.what.split_once(", ").map(|(act, _)| act.to_owned());
+    let first = kinds.first().and_then(act);
+    match first {
+        Some(first) if kinds.iter().all(|kind| act(kind).as_ref() == Some(&first)) => format!("{first}, "),
+        _ => String::new(),
+    }
+}
+
 /// One bar for each kind, a ring for each time.
 fn outages<'a, 'b: 'a>(
     story: &Story<'_>,
     kinds: impl IntoIterator<Item = &'a Failures<'b>>,
 ) -> Option<Drawing> {
     let kinds: Vec<&Failures<'_>> = kinds.into_iter().collect();
+    let common = common(&kinds);
     let bars = kinds.iter().map(|kind| Bar {
-        label: format!("{}, {} {} times", kind.system, kind.what, kind.rounds.len()),
+        // What all have in common is in the title.
+        label: format!("{}, {}, ×{}", kind.system, kind.what.trim_start_matches(&common), kind.rounds.len()),
         value: Unit::Micros.text(kind.outage.median),
         pieces: vec![Piece {
             class: story.hue(kind.system).class(),
@@ -122,20 +135,26 @@ fn outages<'a, 'b: 'a>(
             .iter()
             .map(|round| {
                 let value = micros(round.to_first_acknowledgement);
-                (value, format!("round {}: {}", round.round, Unit::Micros.text(value)))
+                (value, format!("no. {}: {}", round.round + 1, Unit::Micros.text(value)))
             })
             .collect(),
     });
     let bars: Vec<Bar> = bars.collect();
     let found: Vec<String> = kinds
         .iter()
-        .map(|kind| format!("{} ({}, {})", Unit::Micros.text(kind.outage.median), kind.system, kind.what))
+        .map(|kind| {
+            let what = kind.what.trim_start_matches(&common);
+            format!("{} ({}, {what})", Unit::Micros.text(kind.outage.median), kind.system)
+        })
         .collect();
     let promise = kinds.first().and_then(|kind| story.subject(kind.system)).map(|subject| subject.promise);
     let promise = promise.map_or_else(String::new, |promise| format!("{promise}: "));
     Bars {
         slug: slug(&format!("outages {}", promise.trim_end_matches(": "))),
-        title: format!("Writes go on after {}", listed(&found)),
+        title: match common.trim_end_matches(", ") {
+            "" => format!("Writes go on after {}", listed(&found)),
+            act => format!("{}: writes go on after {}", upper(act), listed(&found)),
+        },
         note: format!(
             "{promise}from the failure to the first acknowledged write after it; the stroke is the median, a ring is one time."
         ),
@@ -151,7 +170,7 @@ fn time_line(story: &Story<'_>, kind: &Failures<'_>) -> Option<Drawing> {
     let mut rounds = kind.rounds.clone();
     rounds.sort_by_key(|round| round.to_first_acknowledgement);
     let strips = rounds.iter().map(|round| Strip {
-        label: format!("no. {}", round.round),
+        label: format!("no. {}", round.round + 1),
         outage: round.to_first_acknowledgement.as_secs_f64(),
         alarm: (round.lost > 0).then(|| format!("{} LOST", round.lost)),
         buckets: round
@@ -198,8 +217,10 @@ pub fn recovery(story: &Story<'_>) -> Section {
         let speed = found.log_bytes as f64 / found.opened.as_secs_f64().max(1e-9);
         Bar {
             label: format!(
-                "{}, {} of log, {} keys",
+                "{}{}{}, {} of log, {} keys",
                 found.system,
+                if found.what.is_empty() { "" } else { ", " },
+                found.what,
                 Unit::Bytes.text(found.log_bytes as f64),
                 Unit::Count.tick(found.keys as f64)
             ),

@@ -2,27 +2,126 @@
 
 use super::Section;
 use super::quotients::upper;
-use crate::page::drawing::{Drawing, slug};
+use crate::page::drawing::{Drawing, Hue, slug};
 use crate::page::heat::{Cell, Heat};
 use crate::page::lines::{Axis as LineAxis, Dot, Line, Lines, Stroke};
 use crate::page::scale::Kind;
-use crate::page::story::{Story, short, unit};
+use crate::page::story::{Story, listed, short, unit};
 use crate::page::unit::Unit;
 use crate::results::{Axis, Measure, Point, Sweep};
 
 /// Sweeps.
 pub fn section(story: &Story<'_>) -> Section {
     let mut section = Section::new("settings", "Batch settings, swept");
-    for sweep in &story.results.sweep {
+    for group in groups(&story.results.sweep) {
         for measure in [Measure::Rate, Measure::P99, Measure::Cpu] {
-            section.drawings.extend(match sweep.axes.as_slice() {
+            section.drawings.extend(match group.as_slice() {
                 [] => Vec::new(),
-                [_] => along(story, sweep, measure).into_iter().collect(),
-                [across, down, others @ ..] => fields(story, sweep, measure, (across, down, others)),
+                [one] => match one.axes.as_slice() {
+                    [] => Vec::new(),
+                    [_] => along(story, one, measure).into_iter().collect(),
+                    [across, down, others @ ..] => fields(story, one, measure, (across, down, others)),
+                },
+                several => together(story, several, measure).into_iter().collect(),
             });
         }
     }
     section
+}
+
+/// Sweeps of one setting on one system under several loads belong into one drawing.
+fn groups(sweeps: &[Sweep]) -> Vec<Vec<&Sweep>> {
+    let mut groups: Vec<Vec<&Sweep>> = Vec::new();
+    for sweep in sweeps {
+        let alike = |group: &&mut Vec<&Sweep>| {
+            group.iter().all(|other| {
+                matches!((sweep.axes.as_slice(), other.axes.as_slice()), ([one], [another]) if one.name == another.name)
+                    && sweep.system == other.system
+            })
+        };
+        match groups.iter_mut().find(alike) {
+            Some(group) => group.push(sweep),
+            None => groups.push(vec![sweep]),
+        }
+    }
+    groups
+}
+
+/// One setting under several loads: a line for each. How they are shaped is what counts, and they are far apart.
+fn together(story: &Story<'_>, sweeps: &[&Sweep], measure: Measure) -> Option<Drawing> {
+    let first = sweeps.first()?;
+    let axis = first.axes.first()?;
+    let lines = sweeps.iter().enumerate().map(|(number, sweep)| Line {
+        name: sweep.workload.to_string(),
+        hue: Hue(number),
+        stroke: Stroke::Solid,
+        dots: dots(sweep, measure),
+    });
+    let lines: Vec<Line> = lines.filter(|line| !line.dots.is_empty()).collect();
+    let bests = sweeps.iter().filter_map(|sweep| {
+        let best = best(sweep.points.iter(), measure)?;
+        Some(format!("{} ({})", setting(axis, *best.at.first()?), sweep.workload))
+    });
+    let (unit_across, kind) = across(axis, lines.iter().flat_map(|line| &line.dots))?;
+    let promise =
+        story.subject(&first.system).map_or_else(String::new, |subject| format!(", {}", subject.promise));
+    Lines {
+        slug: slug(&format!("sweep {} {}", axis.name, short(measure))),
+        title: format!(
+            "{} by {}: best with {}",
+            upper(short(measure)),
+            axis.name,
+            listed(&bests.collect::<Vec<_>>())
+        ),
+        note: format!("{}{promise}; {measure}, medians over blocks with their intervals.", first.system),
+        x: LineAxis::new(axis.name.clone(), unit_across, kind),
+        y: LineAxis::new(measure.to_string(), unit(measure), Kind::Log),
+        lines,
+    }
+    .draw()
+}
+
+/// What the axis across is in, and how far apart its values are.
+fn across<'a>(axis: &Axis, dots: impl Iterator<Item = &'a Dot>) -> Option<(Unit, Kind)> {
+    let values: Vec<f64> = dots.map(|dot| dot.x).collect();
+    let (least, most) = (values.iter().copied().reduce(f64::min)?, values.iter().copied().reduce(f64::max)?);
+    let unit = match axis.unit.as_str() {
+        "B" | "bytes" => Unit::Bytes,
+        "µs" => Unit::Micros,
+        _ => Unit::Count,
+    };
+    let kind = match unit {
+        _ if least <= 0.0 || most / least.max(1e-12) <= 8.0 => Kind::Linear,
+        Unit::Bytes => Kind::Binary,
+        _ => Kind::Log,
+    };
+    Some((unit, kind))
+}
+
+/// The points of a sweep of one setting, from the least value to the most.
+fn dots(sweep: &Sweep, measure: Measure) -> Vec<Dot> {
+    let mut dots: Vec<Dot> = sweep
+        .points
+        .iter()
+        .filter_map(|point| {
+            let (x, found) = (*point.at.first()?, point.figures.get(&measure)?);
+            let chosen = sweep.chosen.as_ref().is_some_and(|chosen| same(&point.at, chosen));
+            Some(Dot {
+                x,
+                y: found.median,
+                interval: Some((found.low, found.high)),
+                words: format!(
+                    "{} with {}{}",
+                    unit(measure).text(found.median),
+                    place(sweep, &point.at),
+                    if chosen { ", which the engine chose" } else { "" }
+                ),
+                hollow: chosen,
+            })
+        })
+        .collect();
+    dots.sort_by(|a, b| a.x.total_cmp(&b.x));
+    dots
 }
 
 /// A value of a setting in words.
@@ -86,38 +185,8 @@ fn note(story: &Story<'_>, sweep: &Sweep, measure: Measure) -> String {
 /// One setting: a line.
 fn along(story: &Story<'_>, sweep: &Sweep, measure: Measure) -> Option<Drawing> {
     let axis = sweep.axes.first()?;
-    let mut dots: Vec<Dot> = sweep
-        .points
-        .iter()
-        .filter_map(|point| {
-            let (x, found) = (*point.at.first()?, point.figures.get(&measure)?);
-            let chosen = sweep.chosen.as_ref().is_some_and(|chosen| same(&point.at, chosen));
-            Some(Dot {
-                x,
-                y: found.median,
-                interval: Some((found.low, found.high)),
-                words: format!(
-                    "{} with {}{}",
-                    unit(measure).text(found.median),
-                    place(sweep, &point.at),
-                    if chosen { ", which the engine chose" } else { "" }
-                ),
-                hollow: chosen,
-            })
-        })
-        .collect();
-    dots.sort_by(|a, b| a.x.total_cmp(&b.x));
-    let spread = dots.last()?.x / dots.first()?.x.max(1e-12);
-    let x_unit = match axis.unit.as_str() {
-        "B" | "bytes" => Unit::Bytes,
-        "µs" => Unit::Micros,
-        _ => Unit::Count,
-    };
-    let kind = match x_unit {
-        _ if dots.first()?.x <= 0.0 || spread <= 8.0 => Kind::Linear,
-        Unit::Bytes => Kind::Binary,
-        _ => Kind::Log,
-    };
+    let dots = dots(sweep, measure);
+    let (x_unit, kind) = across(axis, dots.iter())?;
     let mut note = note(story, sweep, measure);
     if sweep.chosen.is_some() {
         note.push_str(" The ring is the engine’s own choice.");

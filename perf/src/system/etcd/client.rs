@@ -9,10 +9,12 @@ use super::messages::{
 };
 use super::timer::Timer;
 use crate::allocations;
-use crate::generator::{self, Ask, Client, Done, Level, Material, watch};
+use crate::generator::{self, Ask, Client, Done, Failure, Level, Material, watch};
+use crate::outage::writer::{self, Writer};
+use crate::outage::{Task, Told};
 use crate::protocol::{Counters, Loaded, Order, Report, Snapshot};
 use crate::usage::ProcessUsage;
-use crate::workload::{Call, Workload};
+use crate::workload::{Call, KEY_BYTES, Workload};
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, SelectAll, StreamExt};
@@ -25,7 +27,7 @@ use tokio::runtime::Runtime;
 use tokio::task::unconstrained;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 /// Large enough that no answer waits for a window.
@@ -52,7 +54,8 @@ pub fn run() -> Result<(), String> {
             }
             Order::Prepare(workload) => calls.prepare(workload).map(|()| Report::Done),
             Order::Load { slice } => calls.load(slice).map(|loaded| Report::Loaded(Box::new(loaded))),
-            Order::Transfer { .. } | Order::Client(_) => Err("that is for a node".into()),
+            Order::Client(task) => calls.carry_out(task).map(|told| Report::Client(Box::new(told))),
+            Order::Transfer { .. } => Err("that is for a node".into()),
             Order::Stop => break,
         };
         say(&done.unwrap_or_else(|reason| Report::Failed { reason }))?;
@@ -75,6 +78,9 @@ struct Calls {
     in_flight: FuturesUnordered<LocalBoxFuture<'static, Done>>,
     prepared: Option<Prepared>,
     connections: Vec<Channel>,
+    /// Where they lead.
+    aimed: String,
+    writer: Option<Writer>,
     timer: Timer,
     runtime: Runtime,
     number: u64,
@@ -99,6 +105,8 @@ impl Calls {
             in_flight: FuturesUnordered::new(),
             prepared: None,
             connections: Vec::new(),
+            aimed: String::new(),
+            writer: None,
             timer,
             runtime,
             number: 0,
@@ -108,6 +116,7 @@ impl Calls {
     }
 
     fn aim(&mut self, endpoint: &str, connections: usize) -> Result<(), String> {
+        endpoint.clone_into(&mut self.aimed);
         let endpoint = Endpoint::from_shared(endpoint.to_owned())
             .map_err(|error| error.to_string())?
             .tcp_nodelay(true)
@@ -121,6 +130,37 @@ impl Calls {
                 .push(connected.map_err(|error| format!("connecting to {}: {error:?}", endpoint.uri()))?);
         }
         Ok(())
+    }
+
+    /// What a client does while the servers are hurt. Writing goes on in a thread with connections of its own.
+    fn carry_out(&mut self, task: Task) -> Result<Told, String> {
+        match task {
+            Task::Write { round, in_flight } => {
+                let (endpoint, connections) = (self.aimed.clone(), self.connections.len());
+                let begin = move || {
+                    let mut calls = Self::new().map_err(|error| error.to_string())?;
+                    calls.aim(&endpoint, connections).map(|()| calls)
+                };
+                self.writer = Some(Writer::begin(begin, round, in_flight));
+                Ok(Told::Writing)
+            }
+            Task::Recovered { since } => {
+                let writer = self.writer.as_ref().ok_or(writer::IDLE)?;
+                Ok(Told::Recovered(writer.recovered(since)))
+            }
+            Task::Tell => self.writer.take().ok_or(writer::IDLE)?.end().map(Told::Record),
+            Task::ReadBack { round, runs } => {
+                let channel = self.connections.first().ok_or("aimed at no server")?;
+                let get = |key: [u8; KEY_BYTES]| {
+                    let key = Bytes::copy_from_slice(&key);
+                    let request = RangeRequest { key, range_end: Bytes::new(), serializable: false };
+                    let (channel, path) = (channel.clone(), self.range.clone());
+                    async move { range(channel, path, request).await.map_err(|status| described(&status)) }
+                };
+                self.runtime.block_on(writer::read_back(get, round, &runs)).map(Told::ReadBack)
+            }
+            Task::Grow { .. } | Task::First | Task::Stand => Err("that is for a node".into()),
+        }
     }
 
     fn prepare(&mut self, workload: Workload) -> Result<(), String> {
@@ -158,7 +198,10 @@ impl Calls {
             let (channel, path) = (self.connections[0].clone(), self.put.clone());
             let key = Bytes::from(watch::key(number));
             let value = Bytes::from(watch::value(number, workload.value_bytes));
-            async move { put(channel, path, PutRequest { key, value }).await }
+            async move {
+                let written = put(channel, path, PutRequest { key, value }).await;
+                written.map_err(Failure::into_message)
+            }
         };
         let mut deliveries = audience.flat_map(|response| {
             let numbers: Vec<Result<u64, String>> = match response {
@@ -239,21 +282,39 @@ impl Client for Calls {
     }
 }
 
-async fn put(channel: Channel, path: PathAndQuery, request: PutRequest) -> Result<(), String> {
+async fn put(channel: Channel, path: PathAndQuery, request: PutRequest) -> Result<(), Failure> {
     let mut grpc = Grpc::new(channel);
-    grpc.ready().await.map_err(|error| error.to_string())?;
+    // Nothing was sent.
+    grpc.ready().await.map_err(|error| Failure::Refused(error.to_string()))?;
     let codec = ProstCodec::<PutRequest, PutResponse>::default();
-    grpc.unary(Request::new(request), path, codec).await.map(drop).map_err(|status| described(&status))
+    grpc.unary(Request::new(request), path, codec).await.map(drop).map_err(|status| failure(&status))
 }
 
-async fn get(channel: Channel, path: PathAndQuery, request: RangeRequest) -> Result<(), String> {
+async fn get(channel: Channel, path: PathAndQuery, request: RangeRequest) -> Result<(), Failure> {
+    match range(channel, path, request).await {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(Failure::Refused("a key that was filled is not there".into())),
+        Err(status) => Err(Failure::Refused(described(&status))),
+    }
+}
+
+/// The value of the one key that is asked for.
+async fn range(channel: Channel, path: PathAndQuery, request: RangeRequest) -> Result<Option<Bytes>, Status> {
     let mut grpc = Grpc::new(channel);
-    grpc.ready().await.map_err(|error| error.to_string())?;
+    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let codec = ProstCodec::<RangeRequest, RangeResponse>::default();
-    match grpc.unary(Request::new(request), path, codec).await {
-        Ok(answer) if answer.get_ref().kvs.is_empty() => Err("a key that was filled is not there".into()),
-        Ok(_) => Ok(()),
-        Err(status) => Err(described(&status)),
+    let answer = grpc.unary(Request::new(request), path, codec).await?.into_inner();
+    Ok(answer.kvs.into_iter().next().map(|found| found.value))
+}
+
+/// What a failed write means. Only what a server says before it proposes anything is a refusal; of all else, a timeout first
+/// of all, nobody knows.
+fn failure(status: &Status) -> Failure {
+    match status.code() {
+        Code::ResourceExhausted | Code::InvalidArgument | Code::FailedPrecondition => {
+            Failure::Refused(described(status))
+        }
+        _ => Failure::Unknown(described(status)),
     }
 }
 
@@ -292,6 +353,19 @@ async fn open(connections: &[Channel], watchers: u32) -> Result<SelectAll<Stream
     Ok(all)
 }
 
-fn described(status: &tonic::Status) -> String {
+fn described(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_leaves_a_write_unknown_and_a_refusal_does_not() {
+        let timed_out = failure(&Status::unavailable("etcdserver: request timed out"));
+        assert_eq!(timed_out, Failure::Unknown("Unavailable: etcdserver: request timed out".into()));
+        let refused = failure(&Status::resource_exhausted("etcdserver: too many requests"));
+        assert_eq!(refused, Failure::Refused("ResourceExhausted: etcdserver: too many requests".into()));
+    }
 }

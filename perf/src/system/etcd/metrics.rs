@@ -53,6 +53,16 @@ impl Metrics {
         self.count("etcd_server_leader_changes_seen_total").unwrap_or(0)
     }
 
+    /// Decided up to here, as far as it knows: by its name a count, by its meaning an index (etcd's `server/raft.go`).
+    pub fn decided(&self) -> u64 {
+        self.count("etcd_server_proposals_committed_total").unwrap_or(0)
+    }
+
+    /// Applied up to here.
+    pub fn applied(&self) -> u64 {
+        self.count("etcd_server_proposals_applied_total").unwrap_or(0)
+    }
+
     /// Flushes of its log.
     pub fn flushes(&self) -> Option<u64> {
         self.count("etcd_disk_wal_fsync_duration_seconds_count")

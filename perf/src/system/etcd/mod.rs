@@ -10,11 +10,12 @@ mod messages;
 mod metrics;
 mod timer;
 
-use super::{Account, Accounts, System, SystemError, io_error};
-use crate::child::{Child, PATIENCE, end_of};
+use super::{Accounts, Act, System, SystemError, Timing, io_error};
+use crate::child::{Child, PATIENCE, end_of, end_with_this_thread};
 use crate::machine;
+use crate::outage::{Stand, Task, Told};
 use crate::protocol::{Loaded, Order, Report};
-use crate::results::{Promise, Subject};
+use crate::results::{Part, Promise, Spent, Subject};
 use crate::usage::ProcessUsage;
 use crate::workload::{Call, Pace, Workload};
 use metrics::Metrics;
@@ -38,6 +39,11 @@ const CONNECTIONS: [usize; 4] = [1, 8, 32, 100];
 const DEPTHS: [usize; 4] = [1, 100, 1000, 8000];
 /// Length of each try.
 const TRY: Duration = Duration::from_millis(700);
+/// etcd's own, as `etcd --help` says.
+pub const DEFAULT_TIMING: Timing =
+    Timing { heartbeat: Duration::from_millis(100), election: Duration::from_secs(1) };
+/// Connections of a client that writes through a failure: more than it has writes in flight while all is well.
+const FEW: usize = 8;
 
 /// Why there is no etcd.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -103,23 +109,10 @@ fn without_environment(command: &mut Command) {
     }
 }
 
-/// A server left behind would be in the way of whatever is measured next.
-fn end_with_this_thread(command: &mut Command) {
-    #[cfg(target_os = "linux")]
-    {
-        use std::os::unix::process::CommandExt;
-        let ask =
-            || Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?);
-        // SAFETY: between fork and exec it makes one system call, and neither allocates nor takes a lock.
-        unsafe { command.pre_exec(ask) };
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = command;
-}
-
 /// The cluster, if it runs.
 pub struct Etcd {
     binary: Binary,
+    timing: Timing,
     servers: Vec<Server>,
     client: Option<Child>,
     /// Which number of connections was best at which depth.
@@ -138,17 +131,22 @@ struct Server {
 }
 
 impl Etcd {
-    /// Not started.
+    /// Not started, with its own timing.
     pub fn new(binary: Binary) -> Self {
-        Self { binary, servers: Vec::new(), client: None, best: BTreeMap::new(), aim: None }
+        Self::with_timing(binary, DEFAULT_TIMING)
     }
 
-    fn client(&mut self) -> Result<&mut Child, SystemError> {
+    /// Not started.
+    pub fn with_timing(binary: Binary, timing: Timing) -> Self {
+        Self { binary, timing, servers: Vec::new(), client: None, best: BTreeMap::new(), aim: None }
+    }
+
+    fn child(&mut self) -> Result<&mut Child, SystemError> {
         self.client.as_mut().ok_or(SystemError::Stopped(NAME))
     }
 
     /// The position of the one server that leads.
-    fn leader(&mut self) -> Result<usize, SystemError> {
+    fn the_leader(&mut self) -> Result<usize, SystemError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let leaders: Vec<usize> = self
@@ -173,11 +171,17 @@ impl Etcd {
 
     /// Points the client at the leader.
     fn aim(&mut self, connections: usize) -> Result<(), SystemError> {
-        let leader = self.leader()?;
-        if self.aim != Some((leader, connections)) {
-            let endpoint = format!("http://127.0.0.1:{}", self.servers[leader].port);
-            self.client()?.carry_out(&Order::Aim { endpoint, connections })?;
-            self.aim = Some((leader, connections));
+        let leader = self.the_leader()?;
+        self.aim_at(leader, connections)
+    }
+
+    /// Points the client at one server.
+    fn aim_at(&mut self, position: usize, connections: usize) -> Result<(), SystemError> {
+        if self.aim != Some((position, connections)) {
+            let server = self.servers.get(position).ok_or(SystemError::Stopped(NAME))?;
+            let endpoint = format!("http://127.0.0.1:{}", server.port);
+            self.child()?.carry_out(&Order::Aim { endpoint, connections })?;
+            self.aim = Some((position, connections));
         }
         Ok(())
     }
@@ -203,13 +207,16 @@ impl System for Etcd {
             ("connections", if best.is_empty() { "not calibrated".to_owned() } else { best.join(", ") }),
             ("--quota-backend-bytes", QUOTA_BYTES.to_string()),
         ];
+        // What is changed is said; a default is not.
+        let timing = (self.timing != DEFAULT_TIMING).then(|| ("timing", self.timing.to_string()));
+        let settings = settings.into_iter().chain(timing);
         Subject {
             name: NAME.into(),
             version: self.binary.version.clone(),
             promise: Promise::FsyncQuorum,
             nodes: NODES,
             ours: false,
-            settings: settings.map(|(name, value)| (name.to_owned(), value)).into(),
+            settings: settings.map(|(name, value)| (name.to_owned(), value)).collect(),
         }
     }
 
@@ -244,6 +251,8 @@ impl System for Etcd {
                 ("--logger", "zap".into()),
                 ("--log-level", "error".into()),
                 ("--quota-backend-bytes", QUOTA_BYTES.to_string()),
+                ("--heartbeat-interval", self.timing.heartbeat.as_millis().to_string()),
+                ("--election-timeout", self.timing.election.as_millis().to_string()),
             ];
             let mut server = Server {
                 name: name(position),
@@ -288,7 +297,7 @@ impl System for Etcd {
                 CONNECTIONS.into_iter().filter(|count| *count <= depth).collect();
             for connections in candidates {
                 self.aim(connections)?;
-                let client = self.client()?;
+                let client = self.child()?;
                 client.carry_out(&Order::Prepare(Workload::closed(Call::Put, depth)))?;
                 let loaded = client.load(TRY)?;
                 let rate = loaded.operations as f64 / loaded.elapsed.as_secs_f64().max(1e-9);
@@ -302,7 +311,7 @@ impl System for Etcd {
 
     fn fill(&mut self, workload: &Workload) -> Result<(), SystemError> {
         self.aim(self.connections(256))?;
-        Ok(self.client()?.carry_out(&Order::Fill(*workload))?)
+        Ok(self.child()?.carry_out(&Order::Fill(*workload))?)
     }
 
     fn prepare(&mut self, workload: &Workload) -> Result<(), SystemError> {
@@ -313,19 +322,20 @@ impl System for Etcd {
             (_, Pace::Open { .. }) => 1000,
         };
         self.aim(self.connections(depth))?;
-        Ok(self.client()?.carry_out(&Order::Prepare(*workload))?)
+        Ok(self.child()?.carry_out(&Order::Prepare(*workload))?)
     }
 
     fn load(&mut self, slice: Duration) -> Result<Loaded, SystemError> {
-        Ok(self.client()?.load(slice)?)
+        Ok(self.child()?.load(slice)?)
     }
 
     fn accounts(&mut self) -> Result<Accounts, SystemError> {
         // A difference of accounts holds one reading of the counters, which costs each server a few milliseconds.
-        let client = self.client()?;
+        let client = self.child()?;
         client.order(&Order::Snapshot)?;
         let snapshot = client.snapshot()?;
-        let generator = Account {
+        let generator = Spent {
+            part: Part::Generator,
             name: "generator".into(),
             usage: snapshot.usage,
             allocations: Some(snapshot.allocations),
@@ -333,7 +343,7 @@ impl System for Etcd {
             log_bytes: None,
             counters: BTreeMap::new(),
         };
-        let (mut nodes, mut leader, mut term) = (Vec::new(), None, 0);
+        let (mut processes, mut leader, mut term) = (Vec::new(), None, 0);
         for (position, server) in self.servers.iter_mut().enumerate() {
             let Some(process) = &server.process else { continue };
             let usage = ProcessUsage::of(process.id()).unwrap_or_default();
@@ -344,19 +354,18 @@ impl System for Etcd {
                 leader = Some(position);
             }
             term = term.max(metrics.leader_changes());
-            nodes.push((
-                position,
-                Account {
-                    name: format!("node {}", position + 1),
-                    usage,
-                    allocations: None,
-                    flushes: metrics.flushes(),
-                    log_bytes: metrics.log_bytes(),
-                    counters: metrics.counters(),
-                },
-            ));
+            processes.push(Spent {
+                part: if metrics.leads() { Part::Leader } else { Part::Follower },
+                name: format!("node {}", position + 1),
+                usage,
+                allocations: None,
+                flushes: metrics.flushes(),
+                log_bytes: metrics.log_bytes(),
+                counters: metrics.counters(),
+            });
         }
-        Ok(Accounts { nodes, generator: Some(generator), leader, term })
+        processes.push(generator);
+        Ok(Accounts { processes, leader, term })
     }
 
     fn cpu(&mut self) -> Result<Duration, SystemError> {
@@ -365,17 +374,71 @@ impl System for Etcd {
         Ok(pids.filter_map(ProcessUsage::of).map(|usage| usage.cpu).sum())
     }
 
+    fn timing(&self) -> Timing {
+        self.timing
+    }
+
+    fn leader(&mut self) -> Result<usize, SystemError> {
+        self.the_leader()
+    }
+
+    fn client(&mut self, position: usize, task: Task) -> Result<Told, SystemError> {
+        if matches!(task, Task::Stand) {
+            let server = self.servers.get(position).ok_or(SystemError::Stopped(NAME))?;
+            let stand = server.metrics().map(|metrics| Stand {
+                commit: metrics.decided(),
+                applied: metrics.applied(),
+                ..Stand::default()
+            });
+            return stand
+                .map(Told::Stand)
+                .map_err(|error| server.failed(format!("does not tell its metrics: {error}")));
+        }
+        // Its writer goes on with what it was aimed at when it began.
+        if matches!(task, Task::Write { .. } | Task::ReadBack { .. }) {
+            self.aim_at(position, FEW)?;
+        }
+        let client = self.child()?;
+        client.order(&Order::Client(task))?;
+        match client.report(PATIENCE)? {
+            Report::Client(told) => Ok(*told),
+            other => Err(client.out_of_turn(&other).into()),
+        }
+    }
+
+    fn pid(&self, position: usize) -> Option<u32> {
+        self.servers.get(position)?.process.as_ref().map(std::process::Child::id)
+    }
+
+    fn take_away(&mut self, position: usize, act: Act) -> Result<(), SystemError> {
+        // Connections to it are gone, and those of the same aim would be them.
+        self.aim = None;
+        let server = self.servers.get_mut(position).ok_or(SystemError::Stopped(NAME))?;
+        match act {
+            Act::Kill => server.kill(),
+            Act::Stop => server.terminate(),
+        }
+    }
+
+    fn start_again(&mut self, position: usize) -> Result<(), SystemError> {
+        let program = self.binary.program.clone();
+        let server = self.servers.get_mut(position).ok_or(SystemError::Stopped(NAME))?;
+        server.wait()?;
+        server.spawn(&program)?;
+        server.wait_until_healthy()
+    }
+
     fn stop(&mut self) -> Result<(), SystemError> {
         // The data is of no use to anybody: there is nothing to hand over in order.
         self.aim = None;
-        if let Some(mut client) = self.client.take() {
+        let client = self.client.take().map_or(Ok(()), |mut client| {
             client.order(&Order::Stop)?;
-            client.wait_for_exit()?;
-        }
-        for mut server in self.servers.drain(..) {
-            server.kill()?;
-        }
-        Ok(())
+            client.wait_for_exit()
+        });
+        // All of them, whatever became of the client or of one of them.
+        let servers: Vec<_> = self.servers.drain(..).map(|mut server| server.kill()).collect();
+        client?;
+        servers.into_iter().collect()
     }
 }
 
@@ -421,6 +484,23 @@ impl Server {
     fn kill(&mut self) -> Result<(), SystemError> {
         if let Some(mut process) = self.process.take() {
             process.kill().map_err(io_error(format!("killing etcd's {}", self.name)))?;
+            process.wait().map_err(io_error(format!("waiting for etcd's {}", self.name)))?;
+        }
+        Ok(())
+    }
+
+    /// Tells it to stop in order.
+    fn terminate(&mut self) -> Result<(), SystemError> {
+        let Some(process) = &self.process else { return Ok(()) };
+        let pid = i32::try_from(process.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let sent = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+        sent.unwrap_or(Ok(()))
+            .map_err(|error| io_error(format!("stopping etcd's {}", self.name))(error.into()))
+    }
+
+    /// Waits until it is gone.
+    fn wait(&mut self) -> Result<(), SystemError> {
+        if let Some(mut process) = self.process.take() {
             process.wait().map_err(io_error(format!("waiting for etcd's {}", self.name)))?;
         }
         Ok(())

@@ -1,41 +1,25 @@
 //! A client that never stops writing while the cluster is hurt, and what its record says of the outage.
 //!
-//! The client lives in a node that survives, as an embedded client does, so its writes are forwarded to whoever leads. It
-//! keeps a few writes in flight (a closed loop), and beside them sends one every millisecond whatever happens to the others
-//! (an open loop), so that an outage is seen to the millisecond however long single calls hang. Every write has a key of
-//! its own, and its value follows from the key: whoever reads them back later knows whether what was acknowledged is there.
+//! The client is at a node that survives, so its writes are forwarded to whoever leads. Of an embedded engine it lives in
+//! that node's process; of a server it is a process of its own that is connected to that node alone. Either way the
+//! [`writer`] is the same: it keeps a few writes in flight (a closed loop), and beside them sends one every millisecond
+//! whatever happens to the others (an open loop), so that an outage is seen to the millisecond however long single calls
+//! hang. Every write has a key of its own, and its value follows from the key: whoever reads them back later knows whether
+//! what was acknowledged is there.
 //!
 //! **The outage** is the time from the act (the signal is sent) to the first acknowledgement of a write that was *issued
 //! after the act*. A write issued before it and acknowledged after it does not end the outage: the dead leader may have
 //! done all of its work.
 
+pub mod node;
+pub mod writer;
+
 use crate::results::Moment;
 use crate::statistics::SplitMix;
-use crate::usage::{ProcessUsage, field};
-use crate::wait::wait_for;
 use crate::workload::{KEY_BYTES, VALUE_BYTES};
-use d_engine::embedded::{Completed, PipelineError};
-use d_engine::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
-
-/// Between two writes of the open loop.
-const PROBE_EVERY: u64 = 1_000_000;
-/// Reads in flight while what was acknowledged is read back.
-const READING: usize = 64;
-/// Writes in flight while a log grows.
-const GROWING: usize = 512;
-/// Keys they go to.
-const GROWN_KEYS: u64 = 16_384;
-
-/// When this process's engine had read its log.
-pub static OPENED: AtomicU64 = AtomicU64::new(0);
 
 /// Nanoseconds on a clock that all processes of the machine share.
 pub fn clock() -> u64 {
@@ -43,7 +27,7 @@ pub fn clock() -> u64 {
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
-/// What a node is told to do as a client.
+/// What a client is told to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Task {
     /// Begin to write. Keys begin with this number, so that no two rounds share one.
@@ -53,7 +37,12 @@ pub enum Task {
         /// Writes of the closed loop.
         in_flight: usize,
     },
-    /// Stop writing, wait for what is in flight, and tell.
+    /// Say whether a write issued after this moment of the shared clock was acknowledged.
+    Recovered {
+        /// The moment.
+        since: u64,
+    },
+    /// Stop writing, wait a while for what is in flight, and tell.
     Tell,
     /// Read back what was acknowledged.
     ReadBack {
@@ -80,15 +69,12 @@ pub enum Task {
 pub enum Told {
     /// It writes.
     Writing,
+    /// Whether one was.
+    Recovered(bool),
     /// What became of every write.
     Record(Record),
     /// What reading back found.
-    ReadBack {
-        /// There, with their values.
-        right: u64,
-        /// Not there, or with another value.
-        lost: Vec<u64>,
-    },
+    ReadBack(Found),
     /// How many keys the store has after growing.
     Grown {
         /// Of them.
@@ -103,6 +89,15 @@ pub enum Told {
     },
     /// Where the node is.
     Stand(Stand),
+}
+
+/// What reading back found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// How many are there, with their values.
+    pub right: u64,
+    /// Numbers of those that are not there, or with another value.
+    pub lost: Vec<u64>,
 }
 
 /// Where a node is.
@@ -251,211 +246,6 @@ pub fn value(round: u64, number: u64) -> [u8; VALUE_BYTES] {
         chunk.copy_from_slice(&numbers.next().to_le_bytes()[..chunk.len()]);
     }
     value
-}
-
-/// A node's side: it carries tasks out while the engine runs.
-pub struct Client {
-    client: EmbeddedClient,
-    writer: Option<Writer>,
-    leaders: Arc<Mutex<Vec<(u64, u64, u64)>>>,
-}
-
-struct Writer {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Record>,
-}
-
-impl Client {
-    /// Begins to watch who leads.
-    pub fn new(engine: &EmbeddedEngine) -> Self {
-        let leaders = Arc::new(Mutex::new(Vec::new()));
-        let (mut watch, noted) = (engine.watch_leader(), Arc::clone(&leaders));
-        // Ends with the engine.
-        std::thread::spawn(move || {
-            while let Some(Leadership { term, leader }) = wait_for(watch.changed()) {
-                let leader = leader.map_or(0, |id| id.0);
-                noted.lock().unwrap_or_else(PoisonError::into_inner).push((clock(), term, leader));
-            }
-        });
-        Self { client: engine.client(), writer: None, leaders }
-    }
-
-    /// Does what it is told.
-    pub fn carry_out(&mut self, task: Task) -> Result<Told, String> {
-        match task {
-            Task::Write { round, in_flight } => {
-                let stop = Arc::new(AtomicBool::new(false));
-                let (client, told) = (self.client.clone(), Arc::clone(&stop));
-                let thread = std::thread::spawn(move || write(&client, round, in_flight, &told));
-                self.writer = Some(Writer { stop, thread });
-                Ok(Told::Writing)
-            }
-            Task::Tell => {
-                let Writer { stop, thread } = self.writer.take().ok_or("nothing is being written")?;
-                stop.store(true, Ordering::Release);
-                thread.thread().unpark();
-                thread.join().map(Told::Record).map_err(|_| "the writing thread panicked".to_owned())
-            }
-            Task::ReadBack { round, runs } => self.read_back(round, &runs),
-            Task::Grow { bytes, value_bytes } => self.grow(bytes, value_bytes),
-            Task::First => {
-                wait_for(self.client.get_linearizable(key(0, 0))).map_err(|error| error.to_string())?;
-                let read = clock();
-                wait_for(self.client.put(key(0, 0), value(0, 0))).map_err(|error| error.to_string())?;
-                Ok(Told::First { read, written: clock() })
-            }
-            Task::Stand => {
-                let status = wait_for(self.client.status()).map_err(|error| error.to_string())?;
-                let leaders = self.leaders.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                Ok(Told::Stand(Stand {
-                    commit: status.commit_index,
-                    applied: status.applied_index,
-                    elections: status.counters.elections,
-                    opened: OPENED.load(Ordering::Relaxed),
-                    cpu: ProcessUsage::of_self().cpu,
-                    resident: (
-                        field("/proc/self/status", "VmRSS:").unwrap_or(0) * 1024,
-                        field("/proc/self/status", "VmHWM:").unwrap_or(0) * 1024,
-                    ),
-                    leaders,
-                }))
-            }
-        }
-    }
-
-    fn grow(&self, bytes: u64, value_bytes: usize) -> Result<Told, String> {
-        let mut pipeline = self.client.pipeline();
-        let (mut sent, mut number, mut done) = (0, 0, Vec::new());
-        let value = vec![b'v'; value_bytes];
-        while sent < bytes || pipeline.in_flight() > 0 {
-            while sent < bytes && pipeline.in_flight() < GROWING {
-                pipeline.put(key(0, number % GROWN_KEYS), &value).map_err(|error| error.to_string())?;
-                number += 1;
-                sent += (KEY_BYTES + value_bytes) as u64;
-            }
-            pipeline.wait(&mut done);
-            for completion in done.drain(..) {
-                completion.result.map_err(|error| error.to_string())?;
-            }
-        }
-        let status = wait_for(self.client.status()).map_err(|error| error.to_string())?;
-        Ok(Told::Grown { keys: status.keys as u64 })
-    }
-
-    fn read_back(&self, round: u64, runs: &[(u64, u64)]) -> Result<Told, String> {
-        let mut wanted = runs.iter().flat_map(|&(first, length)| first..first + length);
-        let mut pipeline = self.client.pipeline();
-        let mut asked = BTreeMap::new();
-        let (mut right, mut lost, mut done) = (0, Vec::new(), Vec::new());
-        loop {
-            while pipeline.in_flight() < READING
-                && let Some(number) = wanted.next()
-            {
-                let call = pipeline.get(key(round, number)).map_err(|error| error.to_string())?;
-                asked.insert(call, number);
-            }
-            if pipeline.in_flight() == 0 {
-                return Ok(Told::ReadBack { right, lost });
-            }
-            pipeline.wait(&mut done);
-            for completion in done.drain(..) {
-                let number = asked.remove(&completion.number).ok_or("an answer to nothing")?;
-                match completion.result.map_err(|error| error.to_string())? {
-                    Completed::Get(answer)
-                        if answer.value.as_ref().is_some_and(|kv| kv.value[..] == value(round, number)) =>
-                    {
-                        right += 1;
-                    }
-                    _ => lost.push(number),
-                }
-            }
-        }
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// The two loops, until told to stop and everything is answered.
-fn write(client: &EmbeddedClient, round: u64, in_flight: usize, stop: &AtomicBool) -> Record {
-    let mut pipeline = client.pipeline();
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut record = Record::default();
-    let mut errors: BTreeMap<String, u64> = BTreeMap::new();
-    // By the pipeline's number: which write, and whether it is of the closed loop.
-    let mut sent: Vec<(usize, bool)> = Vec::new();
-    let (mut closed, mut probe_at, mut done) = (0, clock(), Vec::new());
-    loop {
-        let now = clock();
-        let stopping = stop.load(Ordering::Acquire);
-        let mut shots = Vec::new();
-        if !stopping {
-            shots.extend(std::iter::repeat_n(true, in_flight.saturating_sub(closed)));
-            while probe_at <= now {
-                shots.push(false);
-                probe_at += PROBE_EVERY;
-            }
-        }
-        for of_loop in shots {
-            let number = record.issued.len();
-            record.issued.push(clock());
-            match pipeline.put(key(round, number as u64), value(round, number as u64)) {
-                Ok(call) => {
-                    assert_eq!(call, sent.len() as u64, "calls are numbered in order");
-                    sent.push((number, of_loop));
-                    closed += usize::from(of_loop);
-                    record.ended.push(u64::MAX);
-                    record.ends.push(End::Unknown);
-                }
-                Err(error) => {
-                    *errors.entry(error.to_string()).or_insert(0) += 1;
-                    record.ended.push(clock());
-                    record.ends.push(End::Failed);
-                }
-            }
-        }
-        if pipeline.in_flight() == 0 {
-            if stopping {
-                break;
-            }
-        } else if let Poll::Ready(()) = pipeline.poll_batch(&mut done, &mut context) {
-            let now = clock();
-            for completion in done.drain(..) {
-                let Some(&(number, of_loop)) =
-                    usize::try_from(completion.number).ok().and_then(|at| sent.get(at))
-                else {
-                    continue;
-                };
-                closed -= usize::from(of_loop);
-                record.ended[number] = now;
-                record.ends[number] = match &completion.result {
-                    Ok(_) => End::Acknowledged,
-                    Err(error) => {
-                        *errors.entry(error.to_string()).or_insert(0) += 1;
-                        end_of(error)
-                    }
-                };
-            }
-            continue;
-        }
-        let idle = if stopping { 10 * PROBE_EVERY } else { probe_at.saturating_sub(clock()) };
-        std::thread::park_timeout(Duration::from_nanos(idle));
-    }
-    record.errors = errors.into_iter().collect();
-    record
-}
-
-fn end_of(error: &PipelineError) -> End {
-    match error {
-        PipelineError::Write(WriteError::OutcomeUnknown(_)) => End::Unknown,
-        _ => End::Failed,
-    }
 }
 
 #[cfg(test)]
