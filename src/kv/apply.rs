@@ -2,7 +2,6 @@
 //! expiry is one for each lease.
 
 use super::command::{CommandError, ExpectedRef, RangeRef};
-use super::key::find;
 use super::lease::{Attach, LeaseError, LeaseId};
 use super::range::DELETE_KEYS;
 use super::reply::Reply;
@@ -63,8 +62,8 @@ impl Store {
     /// How many keys are in a range, counted no further than `most`.
     pub(super) fn count_up_to(&self, range: RangeRef<'_>, most: usize) -> usize {
         match range.single() {
-            Some(key) => usize::from(find(&self.entries, key).is_some()),
-            None => self.entries.range::<[u8], _>(range.bounds()).take(most).count(),
+            Some(key) => usize::from(self.entries.find(key).is_some()),
+            None => self.entries.range(range.bounds()).take(most).count(),
         }
     }
 

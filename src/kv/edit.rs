@@ -2,13 +2,14 @@
 
 use super::entry::{Entry, KeyValue, Revision};
 use super::history::{Before, Left, Position};
-use super::key::{Key, find, take};
+use super::key::Key;
 use super::lease::{Attach, LeaseError, LeaseId};
 use super::past::PageLimits;
 use super::range::{KeyRange, RangePage, RangeQuery};
 use super::store::Store;
+use super::table::{Place, Room};
 use bytes::BufMut;
-use std::collections::{BTreeMap, btree_map};
+use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// The changes of one command. They take effect one by one, are read by the next ones, and share the revision that the
@@ -49,7 +50,7 @@ impl Store {
                 }
                 Attach::Lease(lease) => {
                     let has_it =
-                        find(&self.entries, key).is_some_and(|(_, entry)| entry.lease() == Some(lease));
+                        self.entries.find(key).is_some_and(|(_, entry)| entry.lease() == Some(lease));
                     let more = attached.entry(lease).or_default();
                     *more += usize::from(!has_it);
                     self.leases.check_room(lease, *more)?;
@@ -75,23 +76,24 @@ impl Edit<'_> {
         };
         let (revision, change) = (self.revision, store.history.end());
         store.bytes += value.len() as u64;
-        let mut entry = store.history.spare().entry((key, value), revision, named, change);
-        let (stored_key, before, lease) = match store.entries.entry(Key::from(key)) {
-            btree_map::Entry::Occupied(mut slot) => {
-                let former = slot.get();
-                let lease = if attach == Attach::Keep { former.lease } else { named };
-                (entry.create_revision, entry.version) = (former.create_revision, former.version + 1);
-                entry.lease = lease;
-                let before = slot.insert(entry);
+        let (stored_key, before, lease) = match store.entries.place(key) {
+            Place::Taken(room) => {
+                let lease = if attach == Attach::Keep { room.entry.lease } else { named };
+                let before = &room.entry;
+                let created = (before.create_revision, before.version + 1);
                 store.bytes -= before.value_bytes() as u64;
-                (slot.key().clone(), Before::Present(before), lease)
+                let bytes = store.history.spare().buffer(key, value);
+                let now = Entry::new((bytes, key.len()), created, revision, lease, change);
+                let before = std::mem::replace(&mut room.entry, now);
+                (room.key().clone(), Before::Present(before), lease)
             }
-            btree_map::Entry::Vacant(slot) => {
-                let stored_key = slot.key().clone();
+            Place::Vacant(place) => {
+                let stored_key = Key::from(key);
                 store.bytes += key.len() as u64;
-                slot.insert(entry);
-                let deletion = store.history.revive(key);
-                (stored_key, Before::Absent(deletion), named)
+                let bytes = store.history.spare().buffer(key, value);
+                let now = Entry::new((bytes, key.len()), (revision, 1), revision, named, change);
+                place.fill(stored_key.clone(), now);
+                (stored_key, Before::Absent(store.history.revive(key)), named)
             }
         };
         self.take(Effect::Set { key, value, lease });
@@ -116,22 +118,22 @@ impl Edit<'_> {
 
     /// Removes `key`; whether it was there.
     pub fn delete(&mut self, key: &[u8]) -> bool {
-        let Some((key, before)) = take(&mut self.store.entries, key) else { return false };
-        self.reattach(&key, before.lease, 0);
-        self.removed(key, before);
+        let Some(room) = self.store.entries.take(key) else { return false };
+        self.reattach(room.key(), room.entry.lease, 0);
+        self.removed(room);
         true
     }
 
     /// Removes the keys of a lease that has ended and knows them no longer.
     pub fn delete_attached(&mut self, keys: Vec<Key>) {
         for key in keys {
-            let removed = self.store.entries.remove_entry(&key);
-            let (key, before) = removed.expect("a lease's keys are there");
-            self.removed(key, before);
+            let removed = self.store.entries.take(key.as_slice());
+            self.removed(removed.expect("a lease's keys are there"));
         }
     }
 
-    fn removed(&mut self, key: Key, before: Box<Entry>) {
+    fn removed(&mut self, room: Room) {
+        let (key, before) = room.into_parts();
         self.take(Effect::Remove { key: key.as_slice() });
         self.store.bytes -= (key.as_slice().len() + before.value_bytes()) as u64;
         self.store.history.push(self.revision, key, Before::Present(before), Left::Nothing);
@@ -143,7 +145,7 @@ impl Edit<'_> {
             return self.delete(key).into();
         }
         let mut keys: Vec<Key> =
-            self.store.entries.range::<[u8], _>(range.bounds()).map(|(key, _)| key.clone()).collect();
+            self.store.entries.range(range.bounds()).map(|(key, _)| key.clone()).collect();
         if wal::mutant!("delete_range_off_by_one") && keys.len() > 1 {
             keys.pop();
         }
@@ -183,7 +185,7 @@ impl Edit<'_> {
         if changes > 1 {
             let entries = &mut store.entries;
             store.history.sort(first, |key, change| {
-                entries.get_mut(key).expect("it was just put").change = change;
+                entries.get_mut(key.as_slice()).expect("it was just put").change = change;
             });
         }
         store.history.settle(changes, store.revision);

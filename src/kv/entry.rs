@@ -3,7 +3,9 @@
 use super::history::Position;
 use super::key::Key;
 use super::lease::LeaseId;
+use super::prefetch;
 use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
 use std::fmt;
 
 /// The number of a change. Dense, unique and rising in the order of application; an empty store is at 1.
@@ -48,56 +50,39 @@ pub struct KeyValue {
     pub lease: Option<LeaseId>,
 }
 
-/// Entries that were let go of, for the next ones: a store that keeps its size allocates nothing for a put.
+/// Buffers of entries that were let go of, for the next ones: a store that keeps its size allocates nothing for a put.
+///
+/// They come from the far end of the history, where nothing has been for long, and are written over a few puts later: in the
+/// meantime they are brought near.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Spare(
-    #[expect(clippy::vec_box, reason = "the boxes are what is used again")] Vec<Box<Entry>>,
-);
+pub(super) struct Spare(VecDeque<Bytes>);
 
 impl Spare {
     /// More are not kept, nor larger ones: what it saves is the same for any size.
     const KEPT: usize = 8;
     const LARGEST: usize = 4 << 10;
+    /// As many wait before the first is used again.
+    const WAITING: usize = 4;
 
-    /// Takes an entry back.
-    pub fn give(&mut self, entry: Box<Entry>) {
+    /// Takes an entry's buffer back.
+    pub fn give(&mut self, entry: Entry) {
         if self.0.len() < Self::KEPT && entry.bytes.len() <= Self::LARGEST {
-            self.0.push(entry);
+            prefetch::slice(&entry.bytes);
+            self.0.push_back(entry.bytes);
         }
     }
 
-    /// An entry for a key that is put for the first time.
-    pub fn entry(
-        &mut self,
-        (key, value): (&[u8], &[u8]),
-        revision: Revision,
-        lease: u64,
-        change: Position,
-    ) -> Box<Entry> {
-        let mut former = self.0.pop();
-        let bytes = former.as_mut().map(|entry| std::mem::take(&mut entry.bytes)).unwrap_or_default();
-        let key_length = u32::try_from(key.len()).expect("the store's limits are below 4 GiB");
-        let entry = Entry {
-            bytes: stored(bytes, key, value),
-            key_length,
-            create_revision: revision,
-            modify_revision: revision,
-            version: 1,
-            lease,
-            change,
-        };
-        match former {
-            Some(mut former) => {
-                *former = entry;
-                former
-            }
-            None => Box::new(entry),
-        }
+    /// A buffer with a key and behind it its value.
+    #[inline]
+    pub fn buffer(&mut self, key: &[u8], value: &[u8]) -> Bytes {
+        let former = if self.0.len() < Self::WAITING { None } else { self.0.pop_front() };
+        stored(former.unwrap_or_default(), key, value)
     }
 }
 
 /// Key and value behind each other, in `former` if it fits and nobody reads it. A copy: a part of the frame that they came in
 /// would keep all of the frame alive.
+#[inline]
 fn stored(former: Bytes, key: &[u8], value: &[u8]) -> Bytes {
     let length = key.len() + value.len();
     // Only a full buffer becomes `Bytes` without an allocation.
@@ -129,6 +114,19 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// What is put at a revision. The buffer has the key, of that length, and behind it the value.
+    #[inline]
+    pub fn new(
+        (bytes, key_length): (Bytes, usize),
+        (create_revision, version): (Revision, u64),
+        modify_revision: Revision,
+        lease: u64,
+        change: Position,
+    ) -> Self {
+        let key_length = u32::try_from(key_length).expect("the store's limits are below 4 GiB");
+        Self { bytes, key_length, create_revision, modify_revision, version, lease, change }
+    }
+
     pub fn value(&self) -> &[u8] {
         &self.bytes[self.key_length as usize..]
     }

@@ -3,7 +3,7 @@
 //! A record says what a change *replaced*; what it made is found in the next record of the same key, or in the store. A put
 //! then moves the old entry here instead of freeing it, and touches no other memory than the record itself and the one
 //! before it of the same key: no second search, no copy, nothing shared and counted. The price is paid by readers of the
-//! past, who follow a key's records back from the newest. A change costs about 140 bytes beside its key and the value that it
+//! past, who follow a key's records back from the newest. A change costs 128 bytes beside its key and the value that it
 //! replaced.
 //!
 //! Promises: every record of a revision from [`History::oldest`] on is kept, so that every state from there on can be read
@@ -60,7 +60,7 @@ impl Position {
 /// What a key was before a change.
 #[derive(Clone, Debug)]
 pub(super) enum Before {
-    Present(Box<Entry>),
+    Present(Entry),
     /// With the change that had deleted it.
     Absent(Position),
 }
@@ -111,8 +111,8 @@ impl Record {
     }
 
     fn bytes(&self) -> u64 {
-        let entry = self.before().map_or(0, |entry| size_of::<Entry>() + entry.value_bytes());
-        (size_of::<Self>() + self.key.as_slice().len() + entry) as u64
+        let value = self.before().map_or(0, Entry::value_bytes);
+        (size_of::<Self>() + self.key.as_slice().len() + value) as u64
     }
 }
 
@@ -399,7 +399,7 @@ impl History {
         let absent = newest.iter().filter(|(_, (_, left))| *left == Left::Nothing);
         let gone: BTreeMap<_, _> = absent.map(|(key, &(position, _))| (key.clone(), position)).collect();
         assert_eq!(self.gone, gone);
-        for (key, entry) in &store.entries {
+        for (key, entry) in store.entries.iter() {
             match newest.get(key) {
                 Some(&known) => assert_eq!(known, (entry.change, Left::Value)),
                 None => assert!(entry.change < self.first),

@@ -3,7 +3,6 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// As many as fit where a long key has its pointer, length and padding, with 24 bytes in all.
@@ -17,6 +16,15 @@ pub(crate) enum Key {
 }
 
 impl Key {
+    /// The key, if it is a short one.
+    #[inline]
+    pub(super) fn short(key: &[u8]) -> Option<Self> {
+        let length = u8::try_from(key.len()).ok().filter(|&length| usize::from(length) <= INLINE)?;
+        let mut bytes = [0; INLINE];
+        bytes[..key.len()].copy_from_slice(key);
+        Some(Self::Short { length, bytes })
+    }
+
     pub fn as_slice(&self) -> &[u8] {
         match self {
             Self::Short { length, bytes } => &bytes[..usize::from(*length)],
@@ -25,26 +33,9 @@ impl Key {
     }
 }
 
-/// What is stored under `key`.
-pub(super) fn find<'a, V>(map: &'a BTreeMap<Key, V>, key: &[u8]) -> Option<(&'a Key, &'a V)> {
-    if key.len() <= INLINE { map.get_key_value(&Key::from(key)) } else { map.get_key_value(key) }
-}
-
-/// Removes what is stored under `key`.
-pub(super) fn take<V>(map: &mut BTreeMap<Key, V>, key: &[u8]) -> Option<(Key, V)> {
-    if key.len() <= INLINE { map.remove_entry(&Key::from(key)) } else { map.remove_entry(key) }
-}
-
 impl From<&[u8]> for Key {
     fn from(key: &[u8]) -> Self {
-        match u8::try_from(key.len()) {
-            Ok(length) if usize::from(length) <= INLINE => {
-                let mut bytes = [0; INLINE];
-                bytes[..key.len()].copy_from_slice(key);
-                Self::Short { length, bytes }
-            }
-            _ => Self::Long(key.into()),
-        }
+        Self::short(key).unwrap_or_else(|| Self::Long(key.into()))
     }
 }
 
@@ -62,7 +53,12 @@ impl Borrow<[u8]> for Key {
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        self.as_slice() == other.as_slice()
+        match (self, other) {
+            (Self::Short { length, bytes }, Self::Short { length: other_length, bytes: other }) => {
+                length == other_length && bytes == other
+            }
+            _ => self.as_slice() == other.as_slice(),
+        }
     }
 }
 
@@ -103,6 +99,7 @@ fn word(bytes: &[u8; INLINE], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn short_and_long_keys_sort_together_as_bytes() {
@@ -125,9 +122,10 @@ mod tests {
         let map: BTreeMap<Key, usize> =
             keys.iter().enumerate().map(|(n, key)| (Key::from(&key[..]), n)).collect();
         for key in &keys {
-            let (found, &number) = find(&map, key).expect("every key is found");
+            let (found, &number) = map.get_key_value(&key[..]).expect("every key is found");
             assert_eq!((found.as_slice(), &keys[number]), (&key[..], key));
+            assert_eq!(map.get(&Key::from(&key[..])), Some(&number));
         }
-        assert_eq!(find(&map, b"a\0\0\0"), None);
+        assert_eq!(map.get(&b"a\0\0\0"[..]), None);
     }
 }

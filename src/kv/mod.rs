@@ -50,12 +50,16 @@ mod lease_tests;
 mod past;
 #[cfg(test)]
 mod past_tests;
+mod prefetch;
 mod range;
 mod reply;
 pub mod session;
 #[cfg(test)]
 mod session_tests;
 mod store;
+mod table;
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod tests;
 mod time;

@@ -4,10 +4,11 @@
 
 use super::entry::{Entry, KeyValue, Revision};
 use super::event::{Event, RevisionError};
-use super::history::{History, Left, Position, Record};
-use super::key::{Key, find};
+use super::history::{Left, Position, Record};
+use super::key::Key;
 use super::range::{COUNT_KEYS, Order, PAGE_BYTES, PAGE_KEYS, RangePage, RangeQuery, Select};
 use super::store::{Page, Store};
+use super::table::RoomNumber;
 use bytes::Bytes;
 use std::collections::btree_map;
 use std::ops::Bound;
@@ -51,7 +52,7 @@ impl<'a> Change<'a> {
 
     fn after(&self) -> Option<&'a Entry> {
         let entries = &self.store.entries;
-        self.store.history.after(self.record, |key| entries.get(key).map(AsRef::as_ref))
+        self.store.history.after(self.record, |key| entries.find(key.as_slice()).map(|(_, entry)| entry))
     }
 
     /// Bytes of its event with everything in it.
@@ -78,7 +79,7 @@ impl Store {
     /// What is stored under `key`.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<KeyValue> {
-        find(&self.entries, key).map(|(key, entry)| entry.with_key(key))
+        self.entries.find(key).map(|(key, entry)| entry.with_key(key))
     }
 
     /// What is stored under each of `keys`, in their order, all at the store's one revision.
@@ -115,7 +116,7 @@ impl Store {
     /// ```
     pub fn get_at(&self, key: &[u8], revision: Revision) -> Result<Option<KeyValue>, RevisionError> {
         let at = self.readable(revision)?;
-        let (key, found) = if let Some((key, now)) = find(&self.entries, key) {
+        let (key, found) = if let Some((key, now)) = self.entries.find(key) {
             (key, self.history.entry_at(now, at))
         } else if let Some((key, &deletion)) = self.history.gone().get_key_value(key) {
             (key, self.history.gone_at(deletion, at))
@@ -194,10 +195,10 @@ impl Store {
     fn walk<'a>(&'a self, query: &'a RangeQuery, at: Revision) -> Walk<'a> {
         let bounds = query.bounds();
         let past = at < self.revision;
-        let present = bounds.map(|bounds| self.entries.range::<[u8], _>(bounds));
+        let present = bounds.map(|bounds| self.entries.range(bounds));
         let gone = bounds.filter(|_| past).map(|bounds| self.history.gone().range::<[u8], _>(bounds));
         let mut walk = Walk {
-            history: &self.history,
+            store: self,
             at,
             order: query.order,
             present: Way { rest: present, head: None },
@@ -247,8 +248,9 @@ impl Store {
         // Keys that share a prefix are neighbours in bytewise order: the first one without it ends the scan.
         let found = self
             .entries
-            .range::<[u8], _>((from, Bound::Unbounded))
-            .take_while(|(key, _)| key.as_slice().starts_with(prefix));
+            .range((from, Bound::Unbounded))
+            .take_while(|(key, _)| key.as_slice().starts_with(prefix))
+            .map(|(key, &room)| (key, self.entries.entry(room)));
         let limit = limit.min(PAGE_KEYS);
         let (mut items, mut bytes) = (Vec::new(), 0);
         for (key, entry) in found {
@@ -292,7 +294,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<(Revision, Event)>, RevisionError> {
         self.tellable(from)?;
-        let newest = match find(&self.entries, key) {
+        let newest = match self.entries.find(key) {
             Some((_, now)) => now.change,
             None => self.history.gone().get(key).copied().unwrap_or(Position::NONE),
         };
@@ -379,10 +381,10 @@ impl<'a, V> Way<'a, V> {
 /// The keys that were there at a revision: those that are present and those that are gone, merged, without the ones that
 /// were not there then.
 struct Walk<'a> {
-    history: &'a History,
+    store: &'a Store,
     at: Revision,
     order: Order,
-    present: Way<'a, Box<Entry>>,
+    present: Way<'a, RoomNumber>,
     gone: Way<'a, Position>,
 }
 
@@ -401,11 +403,11 @@ impl<'a> Iterator for Walk<'a> {
                 },
             };
             let (key, found) = if present_first {
-                let (key, now) = self.present.step(self.order)?;
-                (key, self.history.entry_at(now, self.at))
+                let (key, &room) = self.present.step(self.order)?;
+                (key, self.store.history.entry_at(self.store.entries.entry(room), self.at))
             } else {
                 let (key, &deletion) = self.gone.step(self.order)?;
-                (key, self.history.gone_at(deletion, self.at))
+                (key, self.store.history.gone_at(deletion, self.at))
             };
             if let Some(entry) = found {
                 return Some((key, entry));

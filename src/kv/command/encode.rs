@@ -1,5 +1,6 @@
 //! Commands into bytes. What the decoder would refuse is refused here, before anything is written.
 
+use super::super::codec::put_bytes;
 use super::super::lease::{Attach, LeaseId};
 use super::super::range::KeyRange;
 use super::super::session::{SessionId, Stamp};
@@ -24,7 +25,13 @@ use super::Command;
 /// # Errors
 /// When key or value is outside [`Limits::MAX`]; `out` is then unchanged.
 pub fn encode_put(key: &[u8], value: &[u8], out: &mut BytesMut) -> Result<(), CommandError> {
-    ChangeRef::Put { key, value }.encode_into(out)
+    Limits::MAX.check_key(key)?;
+    Limits::MAX.check_value(value)?;
+    out.reserve(HEAD + 2 * PREFIX + key.len() + value.len());
+    out.put_slice(&[FORMAT, PUT]);
+    put_bytes(out, key);
+    put_bytes(out, value);
+    Ok(())
 }
 
 /// Appends the binary form of [`Command::Delete`].

@@ -2,7 +2,7 @@
 
 use super::errors::CommandError;
 use super::form::{ATTACH, EXPIRE, HEAD, PREFIX, STAMP};
-use super::parse::CommandRef;
+use super::parse::{CommandRef, put_parts};
 
 /// How long keys and values may be, in bytes. A key has at least one byte; a value may be empty.
 ///
@@ -42,6 +42,9 @@ impl Limits {
     /// # Errors
     /// [`CommandError`] says what is wrong with it.
     pub fn check(&self, command: &[u8]) -> Result<(), CommandError> {
+        if put_parts(command, *self).is_some() {
+            return Ok(());
+        }
         match CommandRef::parse(command, *self)? {
             CommandRef::Expire => Err(CommandError::LeaderOnly(EXPIRE)),
             _ => Ok(()),

@@ -45,7 +45,7 @@ pub use encode::{
 };
 pub use errors::{CommandError, Field};
 pub use limits::Limits;
-pub(super) use parse::{ChangeRef, CommandRef};
+pub(super) use parse::{ChangeRef, CommandRef, put_parts};
 pub(super) use range::RangeRef;
 pub(super) use txn::{CompareRef, OpRef, TargetRef, TxnRef};
 

@@ -55,6 +55,18 @@ impl<'a> CommandRef<'a> {
     }
 }
 
+/// Key and value of a put within the limits, which most commands are: taken apart in a few steps that do not say what is
+/// wrong. `None` for everything else, and for what is to be refused.
+#[inline]
+pub(in crate::kv) fn put_parts(bytes: &[u8], limits: Limits) -> Option<(&[u8], &[u8])> {
+    let rest = bytes.strip_prefix(&[FORMAT, PUT])?;
+    let (length, rest) = rest.split_first_chunk()?;
+    let (key, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    let (length, value) = rest.split_first_chunk()?;
+    let fits = !key.is_empty() && key.len() <= limits.key_bytes && value.len() <= limits.value_bytes;
+    (fits && u32::from_le_bytes(*length) as usize == value.len()).then_some((key, value))
+}
+
 fn read_tag(reader: &mut Reader<'_>) -> Result<u8, CommandError> {
     let format = reader.u8()?;
     if format != FORMAT {

@@ -315,6 +315,33 @@ proptest! {
         }
     }
 
+    /// The short way through a put comes where the long one does, of bytes that are one, nearly one, or something else.
+    #[test]
+    fn a_put_is_taken_apart_both_ways_alike(
+        command in a_command(),
+        (key, value) in (a_key(), a_value()),
+        (bit, length, cut) in any::<(prop::sample::Index, prop::sample::Index, u8)>(),
+        (key_bytes, value_bytes) in (1_usize..8, 0_usize..8),
+    ) {
+        let put = encoded(&Command::Put { key, value }).to_vec();
+        let mut damaged = put.clone();
+        match cut % 3 {
+            0 => damaged[bit.index(put.len())] ^= 1 << (cut >> 5),
+            1 => damaged.truncate(length.index(put.len())),
+            _ => damaged.push(cut),
+        }
+        let limits = Limits { key_bytes, value_bytes };
+        for bytes in [&encoded(&command)[..], &put, &damaged] {
+            for limits in [Limits::MAX, limits] {
+                let parts = match CommandRef::parse(bytes, limits) {
+                    Ok(CommandRef::Change(ChangeRef::Put { key, value })) => Some((key, value)),
+                    _ => None,
+                };
+                prop_assert_eq!(put_parts(bytes, limits), parts);
+            }
+        }
+    }
+
     /// Random bytes hardly pass the first two; so those are made right, half the time.
     #[test]
     fn any_bytes_are_decoded_without_a_panic(

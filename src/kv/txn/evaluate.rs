@@ -4,7 +4,6 @@ use super::{OpReply, Relation, TXN_COMPARED_KEYS, TXN_READ_KEYS, TXN_REPLY_BYTES
 use crate::kv::command::{CommandError, CompareRef, OpRef, RangeRef, TargetRef, TxnRef};
 use crate::kv::edit::Edit;
 use crate::kv::entry::{Entry, KeyValue};
-use crate::kv::key::find;
 use crate::kv::lease::Attach;
 use crate::kv::past::PageLimits;
 use crate::kv::range::{COUNT_KEYS, DELETE_KEYS, PAGE_KEYS, RangePage, RangeQuery, Select};
@@ -145,10 +144,10 @@ impl CompareRef<'_> {
     fn holds(&self, store: &Store, sight: &mut Sight) -> Result<bool, CommandError> {
         if let Some(key) = self.range.single() {
             sight.see()?;
-            return Ok(self.met_by(find(&store.entries, key).map(|(_, entry)| entry.as_ref())));
+            return Ok(self.met_by(store.entries.find(key).map(|(_, entry)| entry)));
         }
-        let mut entries =
-            store.entries.range::<[u8], _>(self.range.bounds()).map(|(_, entry)| entry).peekable();
+        let rooms = store.entries.range(self.range.bounds());
+        let mut entries = rooms.map(|(_, &room)| store.entries.entry(room)).peekable();
         if entries.peek().is_none() {
             return Ok(self.met_by(None));
         }
