@@ -43,6 +43,9 @@ pub struct Options {
     /// What our acknowledgements promise. Only what promises the same is compared: others flush first.
     #[arg(long, value_enum, default_value_t = DurabilityChoice::DiskFirst)]
     durability: DurabilityChoice,
+    /// Core of each of our nodes' loops, for example 0,1,1; the first node leads. Without it the engine chooses.
+    #[arg(long, value_delimiter = ',')]
+    cores: Vec<usize>,
     #[command(flatten)]
     others: Others,
     /// Where data goes, on the file system to be measured. A fresh directory is made in it and removed at the end.
@@ -353,7 +356,8 @@ fn systems(
     wanted: Option<Peer>,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Box<dyn System>>, Error> {
-    let ours = Choices { runtime: options.runtime, durability: options.durability, cores: Vec::new() };
+    let ours =
+        Choices { runtime: options.runtime, durability: options.durability, cores: options.cores.clone() };
     let mut systems: Vec<Box<dyn System>> = vec![Box::new(Embedded::new(ours))];
     match options.others.etcd(options.durability, wanted.is_some())? {
         Ok(binary) => systems.push(Box::new(Etcd::new(binary))),
