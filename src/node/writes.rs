@@ -145,13 +145,15 @@ impl<M: StateMachine> Node<M> {
             let expected = self.writes.queue_bytes + self.writes.queue.len() * COMMAND_OVERHEAD;
             let mut batch = FrameBuilder::with_capacity(expected.min(self.pace.batch_bytes));
             let index = self.raft.log().last().index.next();
-            let most = self.pace.batch_bytes / COMMAND_OVERHEAD;
+            let half = self.half();
+            let most = (self.pace.batch_bytes / COMMAND_OVERHEAD).min(half);
             let mut origins = Vec::with_capacity(self.writes.queue.len().min(most));
             // A command that leaves no room for the machine's own waits for the next entry.
             let reserved = upkeep.as_ref().map_or(0, |upkeep| upkeep.len() + COMMAND_OVERHEAD);
             let (room, pace) = (self.limits.batch_bytes, self.pace.batch_bytes);
             let (room, pace) = (room.saturating_sub(reserved), pace.saturating_sub(reserved));
             while let Some(next) = self.writes.queue.front()
+                && origins.len() < half
                 && let bytes = batch.body_bytes() + next.command.len() + COMMAND_OVERHEAD
                 // A command that is larger than the pace goes alone.
                 && (bytes <= pace || bytes <= room && origins.is_empty())
@@ -192,6 +194,14 @@ impl<M: StateMachine> Node<M> {
         {
             meter.note_held_by_disk();
         }
+    }
+
+    /// How many commands a batch takes at most: where many calls are open, half of them, so that some are answered while
+    /// others are on their way. Callers who ask again at once would else keep to the company that chance gave them: one alone in
+    /// a batch, then all others together, and nothing done in parallel.
+    fn half(&self) -> usize {
+        const MANY: usize = 256;
+        (self.writes.queue.len() + self.writes.in_log_calls).div_ceil(2).max(MANY)
     }
 
     pub(super) fn may_cut(&self) -> bool {

@@ -162,3 +162,34 @@ fn section_6_4_a_follower_asks_its_leader_for_the_index_and_applies_up_to_it() {
     let answer = server.answers.pop().expect("answered");
     assert!(matches!((answer.ticket, answer.outcome), (Ticket(7), Ok(Reply::Readable))));
 }
+
+/// Not the thesis's: those who are answered ask again while the others are on their way.
+#[test]
+fn section_10_2_many_calls_go_in_two_halves_and_few_together() {
+    for (calls, sizes) in [(200, [200, 0]), (256, [256, 0]), (600, [300, 300]), (1_001, [501, 500])] {
+        let mut server = Whole::lead();
+        let now = server.now;
+        for call in 0..calls {
+            server.node.handle(now, Input::Propose { ticket: Ticket(call), command: put(b"key") });
+        }
+        server.drain();
+        for (round, size) in sizes.into_iter().enumerate() {
+            let sent: Vec<usize> = server.sent.drain(..).filter_map(commands_for(2)).collect();
+            assert_eq!(sent.iter().sum::<usize>(), size, "{calls} calls, batch {round}");
+            server.flush();
+            let last = server.node.raft().log().last().index.0;
+            server.hear(2, 1, accepted(last));
+        }
+        assert_eq!(server.answers.len() as u64, calls, "everybody is answered");
+    }
+}
+
+/// How many commands an append to this peer has.
+fn commands_for(peer: u64) -> impl Fn((NodeId, Message)) -> Option<usize> {
+    move |(to, message)| match message {
+        Message::Raft(raft::Message { body: Body::Append(append), .. }) if to == NodeId(peer) => {
+            Some(append.frames.iter().map(|frame| frame.command_count() as usize).sum())
+        }
+        _ => None,
+    }
+}
