@@ -441,3 +441,42 @@ fn sketch(failure: &Failover) -> String {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::tests::results;
+    use crate::results::{Promise, Subject};
+
+    #[test]
+    fn the_goal_is_judged_by_our_kills_alone() {
+        let mut found = results(Vec::new(), Vec::new());
+        let subject = |name: &str, ours| Subject {
+            name: name.into(),
+            version: "1".into(),
+            promise: Promise::FsyncQuorum,
+            nodes: 3,
+            ours,
+            settings: std::collections::BTreeMap::new(),
+        };
+        found.systems = vec![subject("ours", true), subject("etcd", false)];
+        found.failures = [
+            ("ours", "leader killed, 25ms", 90),
+            ("etcd", "leader killed, 100ms", 1200),
+            ("ours", "leader stopped in order", 5),
+        ]
+        .map(|(system, what, millis)| Failover {
+            system: system.into(),
+            what: what.into(),
+            round: 0,
+            to_first_acknowledgement: Duration::from_millis(millis),
+            acknowledged: 1,
+            lost: 0,
+            errors: Vec::new(),
+            line: Vec::new(),
+            events: Vec::new(),
+        })
+        .into();
+        assert_eq!(goal(&found, Act::Kill).found.map(|found| (found.median, found.samples)), Some((90.0, 1)));
+    }
+}
