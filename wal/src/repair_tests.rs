@@ -4,7 +4,7 @@
 use crate::damage::Damage;
 use crate::entries::entries;
 use crate::frame::Frame;
-use crate::id::{HardState, LogIndex, NodeId, Term};
+use crate::id::{EntryId, HardState, LogIndex, NodeId, Term};
 use crate::journal::Tail;
 use crate::memory::{Disk, IDENTITY, Machine, Name};
 use crate::opening::{Change, Opening, Rules, read_state};
@@ -670,4 +670,115 @@ fn the_next_segment_is_wanted_once_when_half_of_one_is_used() {
     // A header and five writes fill a segment: with the second one half of it is used.
     let of_one = [false, true, false, false, false].map(|wanted| [wanted, false]);
     assert_eq!(wanted, [of_one, of_one].concat());
+}
+
+/// What is said to be missing of a disk with this damage.
+fn held_of(disk: &Disk, what: &str) -> Held {
+    let opening = disk.decide(Damage::Repairable).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+    assert!(opening.damaged().is_some(), "{what}");
+    opening.held().expect(what)
+}
+
+/// The header of the segment that was begun last speaks for all before it, also for what stood further than its last entry; and
+/// a mark that it covers contradicts nothing.
+#[test]
+fn a_header_alone_speaks_for_the_segments_before_it() {
+    for fallen in [false, true] {
+        for marked in [false, true] {
+            let mut machine = Machine::new(16 << 10);
+            let mut ids = Vec::new();
+            for _ in 0..4 {
+                ids.push(machine.append(b"a block").id());
+            }
+            machine.term = Term(3);
+            ids.push(machine.append(b"of a later term").id());
+            if fallen {
+                // An earlier leader's entry comes in its place, from a leader that is newer than both.
+                (machine.last, machine.term) = (ids[3], Term(2));
+            }
+            let last = machine.append(b"the last of the second segment").id();
+            let peak = if fallen { ids[4] } else { last };
+            if marked {
+                machine.journal.mark();
+                machine.run();
+            }
+            let mut begun = machine.disk.clone();
+            machine.append(b"the first of the third");
+            let mut header = machine.disk.segments[&3].clone();
+            header[BLOCK..].fill(0);
+            begun.segments.insert(3, header);
+            for at in [0, BLOCK + 300] {
+                let mut disk = begun.clone();
+                disk.file(Name::Segment(2))[..BLOCK].fill(9);
+                disk.file(Name::Segment(1))[at..at + 20].fill(9);
+                let what = format!("fallen: {fallen}, marked: {marked}, segment 1 at {at}");
+                assert_eq!(held_of(&disk, &what), Held::from(peak), "{what}");
+            }
+        }
+    }
+}
+
+/// A mark that covers the last write, and a last segment that is longer than it was made.
+#[test]
+fn a_mark_keeps_what_is_missing_exact_and_another_length_does_not() {
+    for ending in ENDINGS {
+        let (truth, _) = truth(ending);
+        let last = Held::from(truth.log().last().expect("one").id());
+        let mut disk = truth.disk.clone();
+        disk.file(Name::Segment(1))[BLOCK + 300] ^= 1;
+        assert_eq!(held_of(&disk, "inside"), last, "{ending:?}");
+        disk.file(Name::Segment(3)).push(0);
+        let held = held_of(&disk, "longer");
+        // A clean record is exact whatever the files look like.
+        let expected = if ending == Ending::Clean { last.index } else { Held::ANY_INDEX };
+        assert_eq!((held.term, held.index), (last.term, expected), "{ending:?}");
+    }
+}
+
+/// A vote's term bounds what was written after it, where nothing else is left to speak of it.
+#[test]
+fn the_term_of_the_hard_state_bounds_what_went_with_a_segment() {
+    for term in [1, 2, 9] {
+        let mut machine = Machine::new(16 << 10);
+        for _ in 0..3 {
+            machine.append(b"a block");
+        }
+        machine.term = Term(term);
+        let frame = machine.frame(b"of the new term");
+        let vote = crate::memory::hard_state(Term(term), Some(NodeId(4)));
+        machine.submit(Some(vote), vec![frame], LogIndex::ZERO);
+        machine.run();
+        let mut disk = machine.disk;
+        assert_eq!(disk.segments.remove(&2).map(|file| file.len()), Some(16 << 10));
+        let any = Held { term: Term(term), index: Held::ANY_INDEX };
+        assert_eq!(held_of(&disk, "the second segment is gone"), any);
+    }
+}
+
+/// Whoever writes may write what he likes: an envelope within a command is no envelope, as long as the one around it is whole.
+#[test]
+fn what_a_command_holds_says_nothing_of_the_log() {
+    let mut machine = Machine::new(24 << 10);
+    machine.append(b"one");
+    let file = &machine.disk.segments[&1];
+    let segment = crate::segment::SegmentHeader::parse(&file[..BLOCK], &IDENTITY).expect("whole");
+    let first = crate::envelope::Header::parse(&file[BLOCK..], &segment, BLOCK as u64).expect("whole");
+    let far = EntryId { index: LogIndex(1_000), term: Term(70), ..first.last };
+    let forged = crate::envelope::Header { sequence: 900, last: far, frames: 1_000, ..first };
+    let mut image = vec![0; SECTOR];
+    forged.fill(&segment, &mut image);
+    // The command begins where the header of the envelope, of its frame and of the command itself end.
+    let before = crate::envelope::HEADER_BYTES + crate::frame::HEADER_BYTES + 4;
+    let mut body = vec![0x61; SECTOR - before];
+    body.extend_from_slice(&image);
+    machine.append(&body);
+    let last = machine.append(b"three").id();
+    let second = &machine.disk.segments[&1][2 * BLOCK + SECTOR..];
+    assert!(crate::envelope::Header::sight(second, &segment).is_some(), "it is there");
+    let mut disk = machine.disk;
+    disk.file(Name::Segment(1))[BLOCK + 300] ^= 1;
+    assert_eq!(held_of(&disk, "the first write"), Held::from(last));
+    // Not so when nothing vouches for where it stands: whatever is whole is counted.
+    disk.file(Name::Segment(1))[2 * BLOCK + 300] ^= 1;
+    assert_eq!(held_of(&disk, "both"), Held { term: Term(70), index: Held::ANY_INDEX });
 }

@@ -101,6 +101,7 @@ fn cargo(home: &Path, copy: &Path, what: &[&str]) -> Result<Output, String> {
     }
     let output = command
         .env("CARGO_TARGET_DIR", home.join("build"))
+        .env_remove("CARGO_BUILD_BUILD_DIR")
         .env("RUSTFLAGS", "--cfg zoo --cap-lints allow")
         .current_dir(copy)
         .output()

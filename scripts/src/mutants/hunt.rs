@@ -33,6 +33,9 @@ impl Hunt<'_> {
     pub fn go(&self, chosen: &[Mutant], ledger: &Mutex<Ledger>) -> Result<(), String> {
         let left = self.pass(chosen, ledger, Some(SHORT))?;
         eprintln!("mutants: {} are left for the long trials", left.len());
+        for mutant in &left {
+            eprintln!("left: {mutant}");
+        }
         self.pass(&left, ledger, None)?;
         Ok(())
     }

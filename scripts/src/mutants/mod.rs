@@ -8,7 +8,8 @@
 //! Each test that needs no disk, and a few of the simulator's seeds at a time, are asked first with no mutant chosen: they
 //! tell how long they take and which places they come to. A mutant is then shown to those that come to its place, the
 //! cheapest first, until one of them sees it: a test that fails, a judge or an assertion of the simulator, or a hang. One
-//! that all let live is a survivor, to be judged by a person: `mutants.md` has the verdicts.
+//! that all let live is a survivor, to be judged by a person: `judged.txt` has the verdicts, by name and with a reason, and
+//! what is judged is not hunted again unless by its number.
 
 mod build;
 mod hunt;
@@ -19,12 +20,14 @@ mod rewrite;
 mod shapes;
 mod source;
 mod trials;
+mod verdicts;
 
 use std::path::PathBuf;
 use std::sync::Mutex;
 
 use crate::random::Random;
 use ledger::Ledger;
+use verdicts::Verdicts;
 
 /// What to look for, and for how long.
 #[derive(Debug, Clone, clap::Args)]
@@ -143,6 +146,7 @@ const FILES: &[&str] = &[
 pub fn run(plan: &Plan) -> Result<(), String> {
     let home = home();
     let ledger = home.join("fates.txt");
+    let verdicts = Verdicts::read()?;
     if plan.list || plan.known {
         let source = build::rewrite(&home)?;
         let chosen = plan.choose(source.mutants.clone());
@@ -150,14 +154,17 @@ pub fn run(plan: &Plan) -> Result<(), String> {
             report::list(&chosen);
             return Ok(());
         }
-        return report::write(&home, &source, &chosen, &Ledger::open(&ledger, &source)?);
+        return report::write(&home, &source, &chosen, &Ledger::open(&ledger, &source)?, &verdicts);
     }
     let built = build::build(&home)?;
     let source = &built.source;
     let chosen = plan.choose(source.mutants.clone());
     let ledger = Ledger::open(&ledger, source)?;
-    let unknown: Vec<_> =
-        chosen.iter().filter(|mutant| ledger.fate(mutant, source).is_none()).cloned().collect();
+    let by_number = !plan.numbers.is_empty();
+    let is_unknown = |mutant: &&Mutant| {
+        ledger.fate(mutant, source).is_none() && (by_number || verdicts.of(mutant).is_none())
+    };
+    let unknown: Vec<_> = chosen.iter().filter(is_unknown).cloned().collect();
     eprintln!("mutants: the fates of {} are not known", unknown.len());
     let ledger = Mutex::new(ledger);
     if !unknown.is_empty() {
@@ -165,7 +172,7 @@ pub fn run(plan: &Plan) -> Result<(), String> {
         hunt::Hunt { built: &built, trials: &trials, jobs: plan.jobs }.go(&unknown, &ledger)?;
     }
     let ledger = ledger.into_inner().expect("no hunter panics");
-    report::write(&home, source, &chosen, &ledger)
+    report::write(&home, source, &chosen, &ledger, &verdicts)
 }
 
 impl Plan {

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::ledger::Ledger;
 use super::source::Source;
+use super::verdicts::{Verdict, Verdicts};
 use super::{Fate, Mutant};
 
 impl fmt::Display for Mutant {
@@ -41,17 +42,22 @@ struct Count {
     simulator: usize,
     tests: usize,
     hung: usize,
+    equivalent: usize,
+    harmless: usize,
     survived: usize,
     unreached: usize,
     unknown: usize,
 }
 
 impl Count {
-    fn add(&mut self, fate: Option<&Fate>) {
+    /// What was killed was no survivor, whatever was said of it.
+    fn add(&mut self, fate: Option<&Fate>, verdict: Option<Verdict>) {
         match fate {
             Some(Fate::Killed { by, .. }) if by == "simulator" => self.simulator += 1,
             Some(Fate::Killed { .. }) => self.tests += 1,
             Some(Fate::Hung { .. }) => self.hung += 1,
+            _ if verdict == Some(Verdict::Equivalent) => self.equivalent += 1,
+            _ if verdict == Some(Verdict::Harmless) => self.harmless += 1,
             Some(Fate::Survived) => self.survived += 1,
             Some(Fate::Unreached) => self.unreached += 1,
             None => self.unknown += 1,
@@ -64,6 +70,8 @@ impl Count {
             simulator: self.simulator + other.simulator,
             tests: self.tests + other.tests,
             hung: self.hung + other.hung,
+            equivalent: self.equivalent + other.equivalent,
+            harmless: self.harmless + other.harmless,
             survived: self.survived + other.survived,
             unreached: self.unreached + other.unreached,
             unknown: self.unknown + other.unknown,
@@ -71,33 +79,53 @@ impl Count {
     }
 
     fn row(self, name: &str) -> String {
-        let Self { refused, simulator, tests, hung, survived, unreached, unknown } = self;
+        let Self { refused, simulator, tests, hung, equivalent, harmless, survived, unreached, unknown } =
+            self;
         let killed = simulator + tests + hung;
-        let hunted = killed + survived + unreached;
+        let judged = equivalent + harmless;
+        // One that does the same cannot be seen.
+        let hunted = killed + harmless + survived + unreached;
         let score = if hunted == 0 { 100.0 } else { killed as f64 * 100.0 / hunted as f64 };
         format!(
-            "| {name} | {} | {refused} | {unknown} | {tests} | {simulator} | {hung} | {survived} | {unreached} | {score:.1} % |",
-            hunted + unknown + refused
+            "| `{name}` | {} | {refused} | {tests} | {simulator} | {hung} | {equivalent} | {harmless} | {} | {unknown} | {score:.1} % |",
+            killed + judged + survived + unreached + unknown + refused,
+            survived + unreached,
         )
     }
 }
 
 const HEAD: &str =
-    "| file | made | wrong types | not hunted | tests | simulator | hangs | survived | unreached | killed |
-|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
+    "| file | made | wrong types | tests | simulator | hangs | equivalent | harmless | not judged | not hunted | killed |
+|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
 ";
 
 /// Prints the table; writes it, and each survivor, to `report.txt` and everything to `report.json`.
 #[allow(clippy::print_stdout, reason = "it is what the job is for")]
-pub fn write(home: &Path, source: &Source, chosen: &[Mutant], ledger: &Ledger) -> Result<(), String> {
-    let ended: Vec<_> = chosen.iter().map(|mutant| (mutant, ledger.fate(mutant, source))).collect();
+pub fn write(
+    home: &Path,
+    source: &Source,
+    chosen: &[Mutant],
+    ledger: &Ledger,
+    verdicts: &Verdicts,
+) -> Result<(), String> {
+    let ended: Vec<_> =
+        chosen.iter().map(|mutant| (mutant, ledger.fate(mutant, source), verdicts.of(mutant))).collect();
     let mut table = table(&ended, &source.refused);
     println!("{table}");
-    table.push_str("\nsurvivors:\n");
-    for (mutant, fate) in &ended {
-        if let Some(fate @ (Fate::Survived | Fate::Unreached)) = fate {
-            writeln!(table, "{mutant}: {fate}").expect("a string");
+    table.push_str("\nsurvivors that nobody has judged, and verdicts to be looked at again:\n");
+    for (mutant, fate, verdict) in &ended {
+        match (fate, verdict) {
+            (Some(fate @ (Fate::Survived | Fate::Unreached)), None) => {
+                writeln!(table, "{mutant}: {fate}").expect("a string");
+            }
+            (Some(fate @ (Fate::Killed { .. } | Fate::Hung { .. })), Some(_)) => {
+                writeln!(table, "{mutant}: {fate}, and was judged").expect("a string");
+            }
+            _ => {}
         }
+    }
+    for name in verdicts.gone(&source.mutants) {
+        writeln!(table, "{name}: judged, and there is none of that name").expect("a string");
     }
     for (name, text) in [("report.txt", table), ("report.json", json(&ended))] {
         let path = home.join(name);
@@ -107,10 +135,13 @@ pub fn write(home: &Path, source: &Source, chosen: &[Mutant], ledger: &Ledger) -
     Ok(())
 }
 
-fn table(ended: &[(&Mutant, Option<&Fate>)], refused: &BTreeSet<String>) -> String {
+/// A mutant, what became of it, and what was said of it.
+type Ended<'a> = (&'a Mutant, Option<&'a Fate>, Option<Verdict>);
+
+fn table(ended: &[Ended<'_>], refused: &BTreeSet<String>) -> String {
     let mut files = BTreeMap::<&str, Count>::new();
-    for (mutant, fate) in ended {
-        files.entry(mutant.file.as_str()).or_default().add(*fate);
+    for (mutant, fate, verdict) in ended {
+        files.entry(mutant.file.as_str()).or_default().add(*fate, *verdict);
     }
     for name in refused {
         if let Some(count) = name.split(' ').next().and_then(|file| files.get_mut(file)) {
@@ -127,10 +158,10 @@ fn table(ended: &[(&Mutant, Option<&Fate>)], refused: &BTreeSet<String>) -> Stri
     table
 }
 
-fn json(ended: &[(&Mutant, Option<&Fate>)]) -> String {
+fn json(ended: &[Ended<'_>]) -> String {
     let rows: Vec<_> = ended
         .iter()
-        .map(|(mutant, fate)| {
+        .map(|(mutant, fate, _)| {
             let (fate, killer, how) = match fate {
                 Some(Fate::Killed { by, how }) => ("killed", by.as_str(), how.as_str()),
                 Some(Fate::Hung { by }) => ("hung", by.as_str(), ""),
@@ -180,7 +211,7 @@ pub fn list(mutants: &[Mutant]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{quoted, table};
+    use super::{Verdict, quoted, table};
     use crate::mutants::{Fate, Mutant};
 
     #[test]
@@ -199,17 +230,19 @@ mod tests {
         let (simulator, tests, hung) = (killed("simulator"), killed("wal"), Fate::Hung { by: "wal".into() });
         let table = table(
             &[
-                (&a, Some(&Fate::Survived)),
-                (&a, Some(&simulator)),
-                (&b, Some(&tests)),
-                (&b, Some(&hung)),
-                (&b, Some(&Fate::Unreached)),
-                (&b, None),
+                (&a, Some(&Fate::Survived), None),
+                (&a, Some(&Fate::Survived), Some(Verdict::Equivalent)),
+                (&a, Some(&simulator), Some(Verdict::Harmless)),
+                (&b, Some(&tests), None),
+                (&b, Some(&hung), None),
+                (&b, Some(&Fate::Unreached), None),
+                (&b, None, Some(Verdict::Harmless)),
+                (&b, None, None),
             ],
             &["b f: 1 -> 2 #0".to_owned(), "c f: 1 -> 2 #0".to_owned()].into(),
         );
-        assert!(table.contains("| a | 2 | 0 | 0 | 0 | 1 | 0 | 1 | 0 | 50.0 % |"), "{table}");
-        assert!(table.ends_with("| all | 7 | 1 | 1 | 1 | 1 | 1 | 1 | 1 | 60.0 % |\n"), "{table}");
+        assert!(table.contains("| `a` | 3 | 0 | 0 | 1 | 0 | 1 | 0 | 1 | 0 | 50.0 % |"), "{table}");
+        assert!(table.ends_with("| `all` | 9 | 1 | 1 | 1 | 1 | 1 | 1 | 2 | 1 | 50.0 % |\n"), "{table}");
     }
 
     #[test]
