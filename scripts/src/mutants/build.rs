@@ -29,10 +29,16 @@ pub struct Built {
     pub judges: Vec<Judge>,
 }
 
-impl Built {
-    /// The place among the judges of the one that is no program of tests.
-    pub const SIMULATOR: usize = 0;
+impl Judge {
+    /// It is no program of tests.
+    pub fn is_simulator(&self) -> bool {
+        self.name == SIMULATOR
+    }
 }
+
+const SIMULATOR: &str = "simulator";
+/// The crate that knows nothing of the others, and is built in a tenth of the time.
+const ALONE: &str = "wal";
 
 /// Not every mutant has the right types. Those that the compiler refuses are left out and the rest is built again; it shows
 /// at most all errors of one crate and one phase at a time.
@@ -62,16 +68,16 @@ pub fn rewrite(home: &Path) -> Result<Source, String> {
     source::write(&home.join("source"), &refused(home))
 }
 
-/// Copies, rewrites and builds below `home`.
-pub fn build(home: &Path) -> Result<Built, String> {
+/// Copies, rewrites and builds below `home`: all judges, or those that are named.
+pub fn build(home: &Path, by: &[String]) -> Result<Built, String> {
     let (copy, list) = (home.join("source"), home.join(REFUSED));
     let mut refused = refused(home);
     for _ in 0..ATTEMPTS {
         let source = source::write(&copy, &refused)?;
-        let output = cargo(home, &copy, &["check", "--lib"])?;
+        let output = cargo(home, &copy, &["check", "--lib"], by)?;
         if output.succeeded {
             eprintln!("mutants: {} have wrong types and are left out", refused.len());
-            return built(source, home, &copy);
+            return built(source, home, &copy, by);
         }
         let blamed = blamed(&copy, &output.text);
         let is_blamed = |mutant: &&Mutant| blamed.contains(&mutant.number);
@@ -92,10 +98,14 @@ struct Output {
     text: String,
 }
 
-fn cargo(home: &Path, copy: &Path, what: &[&str]) -> Result<Output, String> {
+fn cargo(home: &Path, copy: &Path, what: &[&str], by: &[String]) -> Result<Output, String> {
     let mut command = Command::new(workspace::cargo());
     command.args(what).args(["--locked", "--message-format", "short", "--profile", "mutants"]);
-    command.args(["-p", "wal", "-p", "d-engine", "--no-default-features", "--features", "d-engine/sim"]);
+    if by == [ALONE] {
+        command.args(["-p", "wal"]);
+    } else {
+        command.args(["-p", "wal", "-p", "d-engine", "--no-default-features", "--features", "d-engine/sim"]);
+    }
     for setting in PROFILE {
         command.args(["--config", setting]);
     }
@@ -138,12 +148,13 @@ fn switches(line: &str) -> Vec<u32> {
 }
 
 /// Builds the programs and finds them in what cargo says: `Executable tests/course/main.rs (path)`.
-fn built(source: Source, home: &Path, copy: &Path) -> Result<Built, String> {
+fn built(source: Source, home: &Path, copy: &Path, by: &[String]) -> Result<Built, String> {
+    let is_asked = |name: &str| by.is_empty() || by.iter().any(|asked| asked == name);
     let mut what = vec!["test", "--no-run", "--lib"];
-    for test in TESTS.iter().filter(|test| is_there(copy, test)) {
+    for test in TESTS.iter().filter(|test| is_asked(test) && is_there(copy, test)) {
         what.extend(["--test", test]);
     }
-    let Output { succeeded, text } = cargo(home, copy, &what)?;
+    let Output { succeeded, text } = cargo(home, copy, &what, by)?;
     if !succeeded {
         return Err(format!("the tests cannot be built:\n{text}"));
     }
@@ -153,21 +164,24 @@ fn built(source: Source, home: &Path, copy: &Path) -> Result<Built, String> {
         .filter_map(|line| Some(line.rsplit_once('(')?.1.strip_suffix(')')?.into()))
         .map(|path: PathBuf| if path.is_absolute() { path } else { copy.join(path) })
         .collect();
-    let program = home.join("build/mutants/d-engine-sim");
-    if !program.is_file() {
-        return Err(format!("cargo built no {}", program.display()));
+    let mut judges = Vec::new();
+    if is_asked(SIMULATOR) {
+        let program = home.join("build/mutants/d-engine-sim");
+        if !program.is_file() {
+            return Err(format!("cargo built no {}", program.display()));
+        }
+        judges.push(Judge { name: SIMULATOR.into(), program, directory: copy.to_path_buf() });
     }
-    let mut judges = vec![Judge { name: "simulator".into(), program, directory: copy.to_path_buf() }];
     let names =
-        ["wal", "d_engine"].into_iter().chain(TESTS.iter().copied().filter(|test| is_there(copy, test)));
-    for name in names {
+        [ALONE, "d_engine"].into_iter().chain(TESTS.iter().copied().filter(|test| is_there(copy, test)));
+    for name in names.filter(|name| is_asked(name)) {
         let is_it = |path: &&PathBuf| {
             let file = path.file_name().unwrap_or_default().to_string_lossy();
             file.rsplit_once('-').is_some_and(|(stem, _)| stem == name)
         };
         let program =
             paths.iter().find(is_it).ok_or_else(|| format!("cargo built no test {name}:\n{text}"))?;
-        let directory = if name == "wal" { copy.join("wal") } else { copy.to_path_buf() };
+        let directory = if name == ALONE { copy.join(ALONE) } else { copy.to_path_buf() };
         judges.push(Judge { name: name.into(), program: program.clone(), directory });
     }
     Ok(Built { source, judges })

@@ -26,6 +26,8 @@ pub struct Hunt<'a> {
     pub trials: &'a [Trial],
     /// Processes at a time.
     pub jobs: usize,
+    /// Whether nobody is left to ask.
+    pub all: bool,
 }
 
 impl Hunt<'_> {
@@ -36,7 +38,9 @@ impl Hunt<'_> {
         for mutant in &left {
             eprintln!("left: {mutant}");
         }
-        self.pass(&left, ledger, None)?;
+        for mutant in self.pass(&left, ledger, None)? {
+            eprintln!("left by those that were asked: {mutant}");
+        }
         Ok(())
     }
 
@@ -86,6 +90,7 @@ impl Hunt<'_> {
         let done = if patience.is_some() { 0 } else { within(&reaching, SHORT) };
         let fate = match self.ask(mutant, &reaching[done..short])? {
             Some(fate) => fate,
+            None if !self.all => return Ok(false),
             None if reaching.is_empty() => Fate::Unreached,
             None if short < reaching.len() => return Ok(false),
             None => Fate::Survived,

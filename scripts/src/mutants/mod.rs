@@ -50,6 +50,9 @@ pub struct Plan {
     /// Processes at a time.
     #[arg(long, default_value_t = 1)]
     pub jobs: usize,
+    /// Ask only these judges, by name: what they all let live is not called a survivor, and is left for a hunt by all.
+    #[arg(long = "by", value_delimiter = ',')]
+    pub by: Vec<String>,
     /// Print the mutants and stop.
     #[arg(long)]
     pub list: bool,
@@ -156,7 +159,7 @@ pub fn run(plan: &Plan) -> Result<(), String> {
         }
         return report::write(&home, &source, &chosen, &Ledger::open(&ledger, &source)?, &verdicts);
     }
-    let built = build::build(&home)?;
+    let built = build::build(&home, &plan.by)?;
     let source = &built.source;
     let chosen = plan.choose(source.mutants.clone());
     let ledger = Ledger::open(&ledger, source)?;
@@ -169,7 +172,8 @@ pub fn run(plan: &Plan) -> Result<(), String> {
     let ledger = Mutex::new(ledger);
     if !unknown.is_empty() {
         let trials = trials::record(&built, &home, plan.seeds)?;
-        hunt::Hunt { built: &built, trials: &trials, jobs: plan.jobs }.go(&unknown, &ledger)?;
+        hunt::Hunt { built: &built, trials: &trials, jobs: plan.jobs, all: plan.by.is_empty() }
+            .go(&unknown, &ledger)?;
     }
     let ledger = ledger.into_inner().expect("no hunter panics");
     report::write(&home, source, &chosen, &ledger, &verdicts)

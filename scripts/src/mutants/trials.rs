@@ -95,11 +95,12 @@ pub fn record(built: &Built, home: &Path, seeds: u64) -> Result<Vec<Trial>, Stri
     let mut from = 0;
     for until in [seeds / 40, seeds / 8, seeds] {
         if from < until {
-            questions.push((Built::SIMULATOR, Question::Seeds(from..until)));
+            let simulator = built.judges.iter().position(Judge::is_simulator);
+            questions.extend(simulator.map(|at| (at, Question::Seeds(from..until))));
         }
         from = until;
     }
-    for (at, judge) in built.judges.iter().enumerate().filter(|(at, _)| *at != Built::SIMULATOR) {
+    for (at, judge) in built.judges.iter().enumerate().filter(|(_, judge)| !judge.is_simulator()) {
         questions.extend(tests(judge)?.into_iter().map(|name| (at, Question::Test(name))));
     }
     let known = home.join("trials.txt");
