@@ -11,6 +11,7 @@ mod elections;
 mod figure_3_2;
 mod joint;
 mod leaders;
+mod losses;
 mod membership;
 mod performance;
 mod pre_vote;
