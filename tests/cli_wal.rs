@@ -61,7 +61,8 @@ fn plans(mut previous: EntryId) -> Vec<WritePlan> {
             builder.push_command(&[0x61; 300]);
             let frame = builder.commands(head);
             previous = frame.id();
-            let hard_state = HardState { term: Term(1 + n / 20), vote: Some(NodeId(2)) };
+            let hard_state =
+                HardState { term: Term(1 + n / 20), vote: Some(NodeId(2)), ..HardState::default() };
             WritePlan {
                 id: WriteId(n),
                 hard_state: (n == 1 || n % 20 == 0).then_some(hard_state),

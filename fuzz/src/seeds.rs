@@ -21,6 +21,7 @@ use wal::{
 
 pub type Seeds = Vec<(&'static str, Vec<u8>)>;
 
+const PROMISE: Duration = Duration::from_millis(75);
 const PREVIOUS: EntryId = EntryId { index: LogIndex(6), term: Term(2), hash: ChainHash(9) };
 
 fn head(previous: EntryId) -> FrameHead {
@@ -179,7 +180,8 @@ pub fn message() -> Seeds {
     let vote = Vote { election: Election::Vote, decision: Decision::Granted, standing: Standing::Suspect };
     let noop = FrameBuilder::noop(head(PREVIOUS));
     let frames = vec![noop.clone(), commands(noop.id(), &[b"x", b"y"])];
-    let append = |frames| Append { previous: PREVIOUS, frames, commit: LogIndex(5), probe: 8 };
+    let append =
+        |frames| Append { previous: PREVIOUS, frames, commit: LogIndex(5), probe: 8, promise: PROMISE };
     let accepted = AppendOutcome::Accepted { matched: LogIndex(8) };
     let rejected = AppendOutcome::Rejected { previous: LogIndex(6), hint: LogIndex(4), hint_term: Term(1) };
     let outcomes = vec![
@@ -205,7 +207,11 @@ pub fn message() -> Seeds {
         ("append-empty", raft(Body::Append(append(Vec::new())))),
         ("accepted", raft(Body::Appended(Appended { outcome: accepted, probe: 8 }))),
         ("rejected", raft(Body::Appended(Appended { outcome: rejected, probe: 8 }))),
-        ("heartbeat", raft(Body::Heartbeat(Heartbeat { probe: 8, commit: LogIndex(5) }))),
+        ("heartbeat", raft(Body::Heartbeat(Heartbeat { probe: 8, commit: LogIndex(5), promise: PROMISE }))),
+        (
+            "heartbeat-unstated",
+            raft(Body::Heartbeat(Heartbeat { probe: 8, commit: LogIndex(5), promise: Duration::ZERO })),
+        ),
         ("alive", raft(Body::Alive(Alive { probe: 8 }))),
         ("timeout-now", raft(Body::TimeoutNow)),
         ("forward", Message::Forward(forward)),
@@ -232,7 +238,7 @@ pub fn header() -> Seeds {
 }
 
 pub fn state() -> Seeds {
-    let vote = Some(wal::HardState { term: Term(4), vote: Some(NodeId(2)) });
+    let vote = Some(wal::HardState { term: Term(4), vote: Some(NodeId(2)), promise: PROMISE });
     let plan = WritePlan { hard_state: vote, ..WritePlan::barrier(WriteId(1)) };
     vec![("new", pure::initial_file(IDENTITY).1), ("voted", written(vec![plan]).1)]
 }

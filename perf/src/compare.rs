@@ -11,7 +11,6 @@ use crate::matrix::{self, PARTS, Selection};
 use crate::node::{DurabilityChoice, RuntimeChoice};
 use crate::part::{Part, Setting};
 use crate::peer::{Absent, Others};
-use crate::recovery::free_bytes;
 use crate::results::{NotRun, Results, Rules};
 use crate::summary::Summary;
 use crate::system::System;
@@ -24,8 +23,6 @@ use thiserror::Error;
 
 const ATTEMPTS: usize = 3;
 const WARM_UP: Duration = Duration::from_millis(300);
-/// A cluster is replaced at the latest when it has written this part of what was free in the beginning.
-const CLUSTERS_IN_ROOM: u64 = 5;
 /// More than this of the machine taken by its host, and a slice does not count.
 const MOST_STEAL: f64 = 0.05;
 
@@ -64,8 +61,7 @@ pub struct Options {
     /// Nice value of the harness, its probes and the processes of all systems alike; below 0 needs the privilege.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     nice: i32,
-    /// Gigabytes that a cluster may write before a fresh one takes its place, all nodes together; less if the disk has little
-    /// room.
+    /// Gigabytes that a cluster may write before a fresh one takes its place, all nodes together.
     #[arg(long, default_value_t = 12)]
     renew_after: u64,
     /// Seed of the order of rows.
@@ -218,10 +214,7 @@ fn run(tier: &Tier, options: &Options, wanted: Option<Peer>) -> Result<(), Error
     bench::be_nice(options.nice)?;
     let directory = bench::scratch(&options.directory, "compare-")?;
     let json = options.place(options.json.as_ref(), tier.job, "json");
-    // All clusters are up at once, and what else there is needs room as well.
-    let room = free_bytes(directory.path()).map_or(u64::MAX, |free| free / CLUSTERS_IN_ROOM);
-    let renew_after = room.min(options.renew_after << 30);
-    let plan = Plan { rules, renew_after, json: Some(json.clone()) };
+    let plan = Plan { rules, renew_after: options.renew_after << 30, json: Some(json.clone()) };
     let rows = if asked.is_empty() { Duration::ZERO } else { plan.length(&systems, &asked) };
     announce(tier.job, rows, &parts);
 

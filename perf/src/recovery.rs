@@ -154,17 +154,12 @@ pub fn line(found: &Recovery) -> String {
     )
 }
 
-/// Bytes that may still be written on the file system of a directory.
-pub fn free_bytes(directory: &Path) -> io::Result<u64> {
-    let stat = rustix::fs::statvfs(directory)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
 fn check_space(directory: &Path, gib: f64, nodes: u64) -> Result<(), Error> {
-    let free = free_bytes(directory).map_err(|source| Error::Io {
+    let stat = rustix::fs::statvfs(directory).map_err(|error| Error::Io {
         what: format!("asking what is free in {}", directory.display()),
-        source,
+        source: error.into(),
     })?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let needed = needed(gib, nodes);
     if free < needed {
         return Err(Error::TooLittleSpace { directory: directory.to_owned(), free, needed, nodes, gib });

@@ -309,6 +309,18 @@ pub const MUTANTS: &[Mutant] = &[
     hunted("vote_for_stale_log", "a vote for a candidate whose log is behind (thesis 3.6.1)"),
     tested("vote_while_promised", "5, 13: a vote although a leader was heard within the promise", THESIS),
     tested("promise_lost_at_restart", "5: a restart forgets the promise to the leader", THESIS),
+    hunted_under(
+        "mixed-heartbeats,isolate-leader,drift",
+        "stated_promise_ignored",
+        "5: a follower keeps to its leader for as long as it is configured to, not for as long as the leader states",
+    ),
+    tested("stated_promise_forgotten", "5: a restart forgets for how long a leader was promised", THESIS),
+    hunted_under(
+        "mixed-heartbeats,kill",
+        "promise_before_durable",
+        "5: a leader counts on a promise before the disk knows how long it is",
+    ),
+    tested("stands_against_its_promise", "5: a follower stands while it is promised to its leader", THESIS),
     tested("no_prevote", "13: elections without pre-vote: whoever was cut off deposes the leader", THESIS),
     hunted("prevote_raises_term", "14: a question about a term raises it"),
     hunted("prevote_grant_taken_for_a_term", "14: a granted pre-vote is taken for a newer term"),

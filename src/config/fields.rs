@@ -155,11 +155,13 @@ configuration! {
     }
     /// Elections and requests.
     raft: Raft {
-        /// How often a leader tells its peers that it is there. Whoever heard it votes for nobody else for three times
-        /// this, and a leader's lease relies on that: it must be the same on all nodes.
+        /// How often a leader tells its peers that it is there, and that it relies on their voting for nobody else for three
+        /// times this. They do, even if theirs is shorter, also through a restart. So nodes may differ; after the longest of
+        /// theirs has led, the others wait for its promise to end, whatever they are configured with.
         heartbeat: Duration = "25ms", "1ms..=10s";
         /// How long a follower waits for a silent leader before it stands for election itself; each wait is drawn between
-        /// this and twice this. A leader whose process is known to be gone is waited for no longer than three heartbeats.
+        /// this and twice this. A leader whose process is known to be gone is waited for no longer than three heartbeats, its
+        /// own or the follower's, whichever are longer.
         election_timeout: Duration = "250ms", "10ms..=1m";
         /// By how much two nodes' monotonic clocks may differ in speed. A lease is three heartbeats less this part.
         drift_bound: PartsPerMillion = "10%", "0.0001%..=50%";
@@ -290,8 +292,8 @@ impl Configuration {
         self.node.listen.clone().or(own.map(|peer| peer.address.clone())).unwrap_or_else(fallback)
     }
 
-    /// How long a node that heard its leader votes for nobody else: three heartbeats. One may be late or lost without the
-    /// leader losing its lease.
+    /// How long a node that heard its leader votes for nobody else, unless the leader asks for more: three heartbeats. One
+    /// may be late or lost without the leader losing its lease.
     #[must_use]
     pub fn promise(&self) -> Duration {
         self.raft.heartbeat * 3

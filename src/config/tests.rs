@@ -629,3 +629,13 @@ fn a_tuner_keeps_something_and_has_something_to_choose_from() {
     assert_eq!((c.tuner.target_p99, c.pace().batch_bytes), (LatencyTarget::Off, 1 << 20));
     assert_eq!(c.tuner_bounds().batch_bytes.most, 1 << 20, "auto is the limit");
 }
+
+#[test]
+fn no_heartbeat_that_can_be_configured_asks_for_a_promise_that_nobody_gives() {
+    let field = FIELDS.iter().find(|field| field.name == "raft.heartbeat").expect("it is there");
+    let (_, longest) = field.accepts.split_once("..=").expect("a range");
+    let heartbeat = humantime::parse_duration(longest).expect("a duration");
+    let mut configuration = Configuration::default();
+    configuration.raft.heartbeat = heartbeat;
+    assert_eq!(configuration.promise(), crate::raft::MAX_PROMISE);
+}

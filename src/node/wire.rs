@@ -6,12 +6,14 @@
 
 use super::message::{AskIndex, Forward, ForwardOutcome, Forwarded, Index, Message};
 use crate::raft::message::{
-    Alive, Append, AppendOutcome, Appended, Body, Candidacy, Decision, Election, Heartbeat, Standing, Vote,
+    Alive, Append, AppendOutcome, Appended, Body, Candidacy, Decision, Election, Heartbeat, MAX_PROMISE,
+    Standing, Vote,
 };
-use crate::raft::{self};
+use crate::raft::{self, time::nanos};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message as _;
 use proto::peer::{self, appended::Outcome, failure, outcome, peer::Body as Wire};
+use std::time::Duration;
 use thiserror::Error;
 use wal::{ChainHash, EntryId, Frame, FrameError, GroupId, LogIndex, Term};
 
@@ -36,6 +38,11 @@ pub enum WireError {
     /// A part that every version 1 sender writes is missing, or has a value it never has.
     #[error("message has no valid {0}")]
     Field(&'static str),
+    /// A leader relies on a promise that nobody gives.
+    #[error(
+        "message asks for a promise of {0:?}, and none above {MAX_PROMISE:?} is given; lower raft.heartbeat of its sender"
+    )]
+    Promise(Duration),
     /// For a group that this node does not have.
     #[error("message is for group {}, this node has only group 0", .0.0)]
     Group(GroupId),
@@ -156,11 +163,12 @@ fn encode_body(body: &Body) -> (Wire, &[Frame]) {
             }),
             &[],
         ),
-        Body::Append(Append { previous, frames, commit, probe }) => (
+        Body::Append(Append { previous, frames, commit, probe, promise }) => (
             Wire::Append(peer::Append {
                 previous: Some(encode_id(*previous)),
                 commit: commit.0,
                 probe: *probe,
+                promise_ns: nanos(*promise),
             }),
             frames,
         ),
@@ -177,8 +185,9 @@ fn encode_body(body: &Body) -> (Wire, &[Frame]) {
             };
             (Wire::Appended(peer::Appended { probe: *probe, outcome: Some(outcome) }), &[])
         }
-        Body::Heartbeat(Heartbeat { probe, commit }) => {
-            (Wire::Heartbeat(peer::Heartbeat { probe: *probe, commit: commit.0 }), &[])
+        Body::Heartbeat(Heartbeat { probe, commit, promise }) => {
+            let (probe, commit, promise_ns) = (*probe, commit.0, nanos(*promise));
+            (Wire::Heartbeat(peer::Heartbeat { probe, commit, promise_ns }), &[])
         }
         Body::Alive(Alive { probe }) => (Wire::Alive(peer::Alive { probe: *probe }), &[]),
         Body::TimeoutNow => (Wire::TimeoutNow(peer::TimeoutNow {}), &[]),
@@ -206,6 +215,7 @@ fn decode_body(term: Term, wire: Wire, frames: Vec<Frame>) -> Result<Message, Wi
             frames,
             commit: LogIndex(append.commit),
             probe: append.probe,
+            promise: decode_promise(append.promise_ns)?,
         }),
         Wire::Appended(appended) => Body::Appended(Appended {
             outcome: match appended.outcome.ok_or(WireError::Field("outcome"))? {
@@ -220,9 +230,11 @@ fn decode_body(term: Term, wire: Wire, frames: Vec<Frame>) -> Result<Message, Wi
             },
             probe: appended.probe,
         }),
-        Wire::Heartbeat(heartbeat) => {
-            Body::Heartbeat(Heartbeat { probe: heartbeat.probe, commit: LogIndex(heartbeat.commit) })
-        }
+        Wire::Heartbeat(heartbeat) => Body::Heartbeat(Heartbeat {
+            probe: heartbeat.probe,
+            commit: LogIndex(heartbeat.commit),
+            promise: decode_promise(heartbeat.promise_ns)?,
+        }),
         Wire::Alive(alive) => Body::Alive(Alive { probe: alive.probe }),
         Wire::TimeoutNow(_) => Body::TimeoutNow,
         Wire::Forward(peer::Forward { incarnation, first, commands }) => {
@@ -323,6 +335,12 @@ fn decode_standing(standing: i32) -> Result<Standing, WireError> {
     }
 }
 
+/// Refused, not cut to size: its sender would rely on all of it.
+fn decode_promise(nanoseconds: u64) -> Result<Duration, WireError> {
+    let promise = Duration::from_nanos(nanoseconds);
+    if promise <= MAX_PROMISE { Ok(promise) } else { Err(WireError::Promise(promise)) }
+}
+
 #[allow(clippy::cast_possible_truncation)] // Two halves of a hash are meant.
 fn encode_id(id: EntryId) -> peer::EntryId {
     peer::EntryId {
@@ -336,4 +354,38 @@ fn encode_id(id: EntryId) -> peer::EntryId {
 fn decode_id(id: peer::EntryId) -> EntryId {
     let hash = u128::from(id.hash_low) | (u128::from(id.hash_high) << 64);
     EntryId { index: LogIndex(id.index), term: Term(id.term), hash: ChainHash(hash) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A leader's sign of life as somebody wrote it.
+    fn heartbeat(promise_ns: u64) -> Bytes {
+        let body = Wire::Heartbeat(peer::Heartbeat { probe: 1, commit: 2, promise_ns });
+        let header = peer::Peer { term: 3, group: GroupId::FIRST.0, frames: 0, body: Some(body) };
+        let mut bytes = BytesMut::new();
+        bytes.put_u32_le(u32::try_from(header.encoded_len()).expect("short"));
+        header.encode(&mut bytes).expect("there is room");
+        bytes.freeze()
+    }
+
+    #[test]
+    fn a_promise_that_is_absent_is_none_and_one_that_nobody_gives_is_refused() {
+        let promise = |nanoseconds| match decode(heartbeat(nanoseconds))? {
+            Message::Raft(raft::Message { body: Body::Heartbeat(heartbeat), .. }) => Ok(heartbeat.promise),
+            other => panic!("{other:?}"),
+        };
+        // Zero is what protobuf does not write: so were the bytes before there was a promise in them.
+        assert_eq!(heartbeat(0)[..], [8, 0, 0, 0, 8, 3, 114, 4, 8, 1, 16, 2]);
+        assert_eq!(promise(0), Ok(Duration::ZERO));
+        assert_eq!(promise(75_000_001), Ok(Duration::from_nanos(75_000_001)));
+        assert_eq!(promise(nanos(MAX_PROMISE)), Ok(MAX_PROMISE));
+        let beyond = MAX_PROMISE + Duration::from_nanos(1);
+        assert_eq!(promise(nanos(beyond)), Err(WireError::Promise(beyond)));
+        assert_eq!(
+            WireError::Promise(Duration::from_secs(33)).to_string(),
+            "message asks for a promise of 33s, and none above 30s is given; lower raft.heartbeat of its sender"
+        );
+    }
 }

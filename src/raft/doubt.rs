@@ -124,7 +124,7 @@ impl Raft {
             Doubt::Damaged(held) => held.index == Held::ANY_INDEX && held.term == self.hard.term,
         };
         if leave && !wal::mutant!("doubtful_term_kept") {
-            self.hard = HardState { term: self.hard.term.next(), vote: None };
+            self.hard = HardState { term: self.hard.term.next(), vote: None, ..self.hard };
         }
     }
 
@@ -263,7 +263,7 @@ mod tests {
             (Some(held(2, five)), Standing::Suspect, Doubt::Damaged(held(3, Held::ANY_INDEX))),
             (Some(held(4, five)), Standing::Suspect, Doubt::Damaged(held(4, Held::ANY_INDEX))),
         ] {
-            let hard_state = HardState { term: Term(3), vote: None };
+            let hard_state = HardState { term: Term(3), vote: None, ..HardState::default() };
             let restored = Restored { hard_state, commit: LogIndex::ZERO, standing, held: lost };
             assert_eq!(Doubt::of(&restored), doubt, "{lost:?} {standing:?}");
         }
@@ -273,9 +273,9 @@ mod tests {
     fn what_was_held_proves_its_term_and_leaves_the_vote_of_that_term() {
         let vote = Some(NodeId(2));
         for (reached, expected) in [
-            (1, HardState { term: Term(3), vote: None }),
-            (3, HardState { term: Term(3), vote }),
-            (5, HardState { term: Term(5), vote }),
+            (1, HardState { term: Term(3), vote: None, ..HardState::default() }),
+            (3, HardState { term: Term(3), vote, ..HardState::default() }),
+            (5, HardState { term: Term(5), vote, ..HardState::default() }),
         ] {
             let config = crate::raft::Config {
                 id: NodeId(1),
@@ -292,7 +292,7 @@ mod tests {
                 unflushed_entries: 32,
             };
             let restored = Restored {
-                hard_state: HardState { term: Term(reached), vote },
+                hard_state: HardState { term: Term(reached), vote, ..HardState::default() },
                 commit: LogIndex::ZERO,
                 standing: Standing::Whole,
                 held: Some(Held { term: Term(3), index: LogIndex(7) }),

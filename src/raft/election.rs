@@ -8,8 +8,9 @@ use super::message::{Body, Candidacy, Decision, Election, Message, Standing, Vot
 use super::quorum::{Ballot, Tally};
 use super::time::Count;
 use super::timer::Timer;
-use super::{FOUNDING, Leading, Mono, Now, Raft, Role, Votes, progress::Progress, read::Probes};
+use super::{FOUNDING, Leading, MAX_PROMISE, Mono, Now, Raft, Role, Votes, progress::Progress, read::Probes};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use wal::{EntryId, FrameBuilder, FrameHead, HardState, NodeId, Term};
 
 impl Raft {
@@ -171,6 +172,14 @@ impl Raft {
 
     /// Raises the term and asks for votes; the requests ride on the write of this node's own.
     pub(super) fn campaign(&mut self, now: Now, election: Election) {
+        assert!(
+            election == Election::Transfer
+                || self.membership().is_sole_voter(self.config.id)
+                || self.promised_until.is_none_or(|until| until <= now.mono),
+            "nobody stands against its own promise"
+        );
+        // It is over, or void: a restart need not outwait what is longer than its own. A leader hears none that would say so.
+        self.hard.promise = self.hard.promise.min(self.config.promise);
         self.counters.elections += 1;
         self.enter(self.hard.term.next(), Some(self.config.id));
         self.role = Role::Candidate(Votes::new());
@@ -289,7 +298,7 @@ impl Raft {
     /// Begins a term. Nobody leads it yet, and nothing is agreed with who will. Whoever loses its leader and hears it again
     /// within the term has not lost what they agreed on: the leader does not send it twice.
     fn enter(&mut self, term: Term, vote: Option<NodeId>) {
-        self.hard = HardState { term, vote };
+        self.hard = HardState { term, vote, ..self.hard };
         self.leader = None;
         self.gone = None;
         if !wal::mutant!("agreed_with_any_leader") {
@@ -312,15 +321,38 @@ impl Raft {
         self.restart_election_timer(now);
     }
 
-    /// The leader has been heard: wait for it again, and keep to it for as long as its lease may rely on.
-    pub(super) fn note_leader_contact(&mut self, now: Now) {
-        self.promised_until = Some(now.mono.after(self.config.promise));
+    /// The leader has been heard: wait for it again, and keep to it for as long as its lease may rely on, which is what it
+    /// states. Nobody is heard to have heard it before the disk knows for how long that is: a restart must outwait it.
+    pub(super) fn note_leader_contact(&mut self, now: Now, stated: Duration) {
+        assert!(stated <= MAX_PROMISE, "checked when it came");
+        let promise = if wal::mutant!("stated_promise_ignored") {
+            self.config.promise
+        } else {
+            stated.max(self.config.promise)
+        };
+        // Invariant: constant in a term, its leader states one. So a record on the disk that is equal to this one is it.
+        self.hard.promise = promise;
+        self.promised_until = Some(now.mono.after(promise));
         self.note_leader_is_there(now);
         self.restart_election_timer(now);
     }
 
+    /// What a leader may still rely on that this node heard in a former life.
+    pub(super) fn remembered_promise(&self) -> Duration {
+        if wal::mutant!("stated_promise_forgotten") {
+            return self.config.promise;
+        }
+        self.hard.promise.max(self.config.promise)
+    }
+
+    /// Nobody stands against its own promise, which may be longer than what it would wait by itself.
     pub(super) fn restart_election_timer(&mut self, now: Now) {
-        let span = self.random.between_once_and_twice(self.config.election_timeout);
-        self.timers.set(Timer::Election, now.mono.after(span));
+        let timeout = self.config.election_timeout;
+        let span = self.random.between_once_and_twice(timeout);
+        let mut promised = self.promised_until.map_or(Duration::ZERO, |until| until.since(now.mono));
+        if wal::mutant!("stands_against_its_promise") {
+            promised = Duration::ZERO;
+        }
+        self.timers.set(Timer::Election, now.mono.after(span + promised.saturating_sub(timeout)));
     }
 }

@@ -6,9 +6,9 @@
 //! ([`Output::Knock`]), and who is said to be gone is not waited for.
 //!
 //! **It is a hint, and only a hint.** It moves this node's own next pre-vote, and never before what was promised to the leader
-//! is over ([`Config::promise`](super::Config::promise)); nobody votes earlier because of it, and nothing else changes. So a
-//! false one is harmless: the next word of the leader takes it back, and if there is none for a whole promise, others still
-//! decide by what they heard themselves. A lease relies on the promise alone.
+//! is over ([`Config::promise`](super::Config::promise), or what the leader stated if that is longer); nobody votes earlier
+//! because of it, and nothing else changes. So a false one is harmless: the next word of the leader takes it back, and if
+//! there is none for a whole promise, others still decide by what they heard themselves. A lease relies on the promise alone.
 //!
 //! Several followers learn of it at the same time. They stand one after the other, by their place among the voters, since
 //! ballots that cross elect nobody.
@@ -83,7 +83,9 @@ impl Raft {
     /// The leader was heard: it is there.
     pub(super) fn note_leader_is_there(&mut self, now: Now) {
         self.gone = None;
-        let silence: Duration = self.config.heartbeat * 3 / 2;
+        // Whoever asks for a longer promise than this node would is heard less often.
+        let rarer = self.hard.promise.saturating_sub(self.config.promise) / 2;
+        let silence: Duration = self.config.heartbeat * 3 / 2 + rarer;
         self.timers.set(Timer::Silence, now.mono.after(silence));
     }
 

@@ -3,7 +3,12 @@
 //! Every message names its sender's term. Appends carry frames as they are; the entry before them stands in the
 //! message only because an append may be empty.
 
+use std::time::Duration;
 use wal::{EntryId, Frame, LogIndex, Term};
+
+/// No leader states a longer promise, and none is given: the most by which a leader that states nonsense can silence a
+/// voter, and the least by which every lease ends. Three of the longest heartbeats that can be configured.
+pub const MAX_PROMISE: Duration = Duration::from_secs(30);
 
 /// A message with the term its sender speaks in. A pre-vote request names the term the election would have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +20,16 @@ pub struct Message {
 }
 
 impl Message {
+    /// The promise that a leader states with it; none if it is no leader's.
+    pub(super) fn promise(&self) -> Option<Duration> {
+        match self.body {
+            Body::Append(Append { promise, .. }) | Body::Heartbeat(Heartbeat { promise, .. }) => {
+                Some(promise)
+            }
+            _ => None,
+        }
+    }
+
     /// What an accepting answer to an append says: the last entry, and the probe.
     pub(super) fn acceptance(&self) -> Option<(LogIndex, u64)> {
         match self.body {
@@ -115,6 +130,8 @@ pub struct Append {
     pub commit: LogIndex,
     /// The newest probe of the leader; the receiver's answer repeats it.
     pub probe: u64,
+    /// As in [`Heartbeat`]: the answer counts for the lease, too.
+    pub promise: Duration,
 }
 
 /// The answer to an append.
@@ -152,6 +169,9 @@ pub struct Heartbeat {
     pub probe: u64,
     /// The leader's commit index.
     pub commit: LogIndex,
+    /// For how long the leader relies on the receiver's voting for nobody else, from when it hears this. Whoever would keep
+    /// to it for longer by itself does so; zero leaves it at that.
+    pub promise: Duration,
 }
 
 /// The answer: the sender recognised the leader when it saw this probe.

@@ -42,7 +42,7 @@ pub mod untimed;
 
 pub use doubt::Past;
 pub use membership::{Membership, MembershipError};
-pub use message::Message;
+pub use message::{MAX_PROMISE, Message};
 pub use random::Random;
 pub use read::ReadRound;
 pub use replication::ProposeRefused;
@@ -98,9 +98,10 @@ pub struct Config {
     /// A follower that hears nothing for this long, up to twice it, stands for election; a leader that hears from no
     /// quorum for as long steps down.
     pub election_timeout: Duration,
-    /// A node that has heard a leader votes for nobody else this long: the thesis's *minimum* election timeout (4.2.3). At
-    /// most the election timeout, and the same on all members: a leader's lease relies on what the others promise. Whoever
-    /// knows that its leader is gone stands when this is over and does not wait for the rest.
+    /// A node that has heard a leader votes for nobody else this long: the thesis's *minimum* election timeout (4.2.3). A
+    /// leader states it, its lease relies on it, and whoever hears it gives that or its own, whichever is longer: members may
+    /// differ. At most the election timeout, and [`MAX_PROMISE`]. Whoever knows that its leader is gone stands when this is
+    /// over and does not wait for the rest.
     pub promise: Duration,
     /// The lease is shorter than the promise by this many parts in a million: the most by which the rates of two nodes'
     /// monotonic clocks may differ.
@@ -358,7 +359,9 @@ pub struct Raft {
     peers: Vec<NodeId>,
     /// The log is that of the term's leader up to here.
     agreed: LogIndex,
-    /// No vote before this time, except for a transfer: the other side of the leader's lease (thesis 6.4.1).
+    /// No vote before this time, for others or itself, except for a transfer: the other side of the leader's lease (thesis
+    /// 6.4.1). Each word of a leader sets it anew, perhaps to less: whoever was elected in a later term has outwaited what an
+    /// earlier leader was promised, or was asked to succeed it.
     promised_until: Option<Mono>,
     /// This term's leader is said to be gone.
     gone: Option<Gone>,
@@ -385,6 +388,7 @@ impl Raft {
     #[must_use]
     pub fn new(config: Config, restored: Restored) -> Self {
         let origin = wal::frame::origin(config.cluster, config.group);
+        assert!(config.promise <= MAX_PROMISE, "nobody would give a promise of {:?}", config.promise);
         Self {
             hard: restored.hard_state,
             submitted: restored.hard_state,
@@ -429,7 +433,7 @@ impl Raft {
         self.log.commit_to(id.index.min(decided));
         // The vote may have been lost with its slot, the entry is proof of the term.
         if self.hard.term < id.term && !wal::mutant!("restored_term_ignored") {
-            self.hard = HardState { term: id.term, vote: None };
+            self.hard = HardState { term: id.term, vote: None, ..self.hard };
         }
         Ok(())
     }
@@ -450,7 +454,7 @@ impl Raft {
             && self.hard.term < held.term
         {
             // An entry of a term was held, so the term was reached, like that of an entry that is there.
-            self.hard = HardState { term: held.term, vote: None };
+            self.hard = HardState { term: held.term, vote: None, ..self.hard };
         }
         if self.is_damaged() && self.membership().is_sole_voter(self.config.id) {
             return self.halt(Halt::Irreparable);
@@ -458,8 +462,9 @@ impl Raft {
         self.leave_doubtful_term();
         self.note_whole();
         if self.hard.term > Term::ZERO && !wal::mutant!("promise_lost_at_restart") {
-            // A restart forgets what was promised to a leader, so the promise is renewed for its full length.
-            self.promised_until = Some(now.mono.after(self.config.promise));
+            // A restart forgets when a leader was heard, not what it was promised: that is renewed for its full length. What is
+            // configured may be less than it was.
+            self.promised_until = Some(now.mono.after(self.remembered_promise()));
         }
         self.restart_election_timer(now);
         if self.membership().is_sole_voter(self.config.id) {
@@ -475,6 +480,11 @@ impl Raft {
         }
         if from == self.config.id || is_beyond_belief(self.hard.term, message.term) {
             self.counters.quarantined_terms += 1;
+            return;
+        }
+        if message.promise().is_some_and(|promise| promise > MAX_PROMISE) {
+            // Not kept to, and not answered: its sender would count on all of it.
+            self.counters.malformed += 1;
             return;
         }
         self.count_time(now);
@@ -676,12 +686,16 @@ impl Raft {
         self.log.evict(keep_bytes, applied);
     }
 
-    /// Sends in this node's term. A term that is not on disk yet must not be heard of: the message then rides on the
-    /// write that saves it.
+    /// Sends in this node's term. A term that is not on disk yet must not be heard of, nor that a leader was heard before the
+    /// disk knows what it was promised: the message then rides on the write that saves it.
     fn send(&mut self, to: NodeId, body: Body) {
         let message = Message { term: self.hard.term, body };
         assert_ne!(to, self.config.id, "a node does not talk to itself");
-        if self.saved == self.hard || wal::mutant!("vote_before_durable") {
+        let mut saved = self.saved;
+        if wal::mutant!("promise_before_durable") {
+            saved.promise = self.hard.promise;
+        }
+        if saved == self.hard || wal::mutant!("vote_before_durable") {
             self.outputs.push_back(Output::Send { to, message });
         } else {
             self.draft.then.push((to, message));

@@ -5,7 +5,8 @@
 //!
 //! - **a read round**: reads that arrived before probe `n` left may be served once a quorum has answered `n`;
 //! - **the lease**: for the length of the promise after the probe a quorum has answered *left*, less the drift bound, no other
-//!   leader can be elected, because that quorum refuses its votes that long;
+//!   leader can be elected, because that quorum refuses its votes that long. The promise is this leader's own, whatever is
+//!   configured elsewhere: it states it with every probe, and whoever answers gives at least that, through a restart, too;
 //! - **the contact**: a leader no quorum has answered for an election timeout steps down.
 
 use super::message::{Alive, Body, Heartbeat};
@@ -131,6 +132,7 @@ impl Raft {
         if wal::mutant!("lease_of_election_timeout") {
             return self.config.election_timeout;
         }
+        // What this leader states, which `Raft::new` bounds: members keep to it even if they would promise less by themselves.
         let full = nanos(self.config.promise);
         if wal::mutant!("lease_ignores_drift") {
             return Duration::from_nanos(full * 2);
@@ -171,19 +173,19 @@ impl Raft {
     }
 
     fn broadcast_probe(&mut self, now: Now) {
-        let commit = self.log.commit();
+        let (commit, promise) = (self.log.commit(), self.config.promise);
         let Role::Leader(leading) = &mut self.role else { return };
         let probe = leading.probes.send(now.mono, self.config.election_timeout);
         for progress in leading.progress.values_mut() {
             progress.told_commit = commit;
         }
         for peer in 0..self.peers.len() {
-            self.send(self.peers[peer], Body::Heartbeat(Heartbeat { probe, commit }));
+            self.send(self.peers[peer], Body::Heartbeat(Heartbeat { probe, commit, promise }));
         }
     }
 
     pub(super) fn handle_heartbeat(&mut self, now: Now, from: NodeId, heartbeat: Heartbeat) {
-        self.note_leader_contact(now);
+        self.note_leader_contact(now, heartbeat.promise);
         self.learn_commit(heartbeat.commit);
         self.send(from, Body::Alive(Alive { probe: heartbeat.probe }));
     }

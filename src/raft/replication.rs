@@ -89,7 +89,7 @@ impl Raft {
     }
 
     fn send_append(&mut self, now: Now, to: NodeId, previous: EntryId, frames: Vec<Frame>) {
-        let commit = self.log.commit();
+        let (commit, promise) = (self.log.commit(), self.config.promise);
         let Role::Leader(leading) = &mut self.role else { return };
         let Some(progress) = leading.progress.get_mut(&to) else { return };
         assert_eq!(previous.index, progress.next.previous(), "an append continues what was sent");
@@ -103,7 +103,7 @@ impl Raft {
         }
         progress.told_commit = commit;
         let probe = leading.probes.newest();
-        self.send(to, Body::Append(Append { previous, frames, commit, probe }));
+        self.send(to, Body::Append(Append { previous, frames, commit, probe, promise }));
     }
 
     /// Entries a peer lacks have come from the disk.
@@ -148,8 +148,8 @@ impl Raft {
     }
 
     pub(super) fn handle_append(&mut self, now: Now, from: NodeId, append: Append) {
-        self.note_leader_contact(now);
-        let Append { previous, frames, commit, probe } = append;
+        let Append { previous, frames, commit, probe, promise } = append;
+        self.note_leader_contact(now, promise);
         if !self.is_consistent(previous, &frames) {
             self.counters.malformed += 1;
             return;
@@ -326,7 +326,7 @@ impl Raft {
 
     /// Tells peers of a commit index that no append has told them.
     pub(super) fn tell_commit(&mut self) {
-        let commit = self.log.commit();
+        let (commit, promise) = (self.log.commit(), self.config.promise);
         for peer in 0..self.peers.len() {
             let to = self.peers[peer];
             let Role::Leader(leading) = &mut self.role else { return };
@@ -334,7 +334,7 @@ impl Raft {
             if progress.told_commit < commit {
                 progress.told_commit = commit;
                 let probe = leading.probes.newest();
-                self.send(to, Body::Heartbeat(super::message::Heartbeat { probe, commit }));
+                self.send(to, Body::Heartbeat(super::message::Heartbeat { probe, commit, promise }));
             }
         }
     }

@@ -108,7 +108,7 @@ impl Raft {
         self.lease_index()
     }
 
-    /// Term and vote as they are, and as the disk has them.
+    /// Term, vote and promise as they are, and as the disk has them.
     #[must_use]
     pub fn hard_states(&self) -> (HardState, HardState) {
         (self.hard, self.saved)
@@ -138,8 +138,10 @@ impl super::Write {
 
 /// Takes in term and vote.
 pub fn hash_hard_state(state: &HardState, rename: Rename<'_>, into: &mut dyn Hasher) {
-    into.write_u64(state.term.0);
-    into.write_u64(state.vote.map_or(0, |id| rename(id).0));
+    let HardState { term, vote, promise } = *state;
+    assert!(promise.is_zero(), "promises are not kept in the search");
+    into.write_u64(term.0);
+    into.write_u64(vote.map_or(0, |id| rename(id).0));
 }
 
 /// Takes in an entry, and with its chained hash all before it.

@@ -7,14 +7,15 @@ use crate::node::{Input, Message};
 use crate::raft::message::{
     Alive, Append, AppendOutcome, Appended, Body, Candidacy, Decision, Election, Heartbeat, Standing, Vote,
 };
-use crate::raft::{self, MAX_TERM_JUMP};
+use crate::raft::{self, MAX_PROMISE, MAX_TERM_JUMP};
+use std::time::Duration;
 use wal::{ChainHash, EntryId, LogIndex, NodeId, Term};
 
 impl World {
     /// A member is told by another what cannot be: whatever it makes of it, it goes on and believes none of it.
     pub(super) fn contradict(&mut self, target: NodeId) -> bool {
         let from = self.other(target);
-        let (kind, far) = (self.nemesis.below(9), self.nemesis.below(1 << 40));
+        let (kind, far) = (self.nemesis.below(10), self.nemesis.below(1 << 40));
         let Some(node) = &self.members[&target].node else { return false };
         if from == target {
             return false;
@@ -34,12 +35,16 @@ fn contradiction(kind: u64, term: Term, far: u64) -> Message {
     let unreached = Term(term.0 + MAX_TERM_JUMP + 1 + far);
     let vote = Vote { election: Election::Vote, decision: Decision::Granted, standing: Standing::Whole };
     let entry = EntryId { index: LogIndex(u64::MAX), term, hash: ChainHash(u128::from(far)) };
+    let promise = MAX_PROMISE + Duration::from_nanos(1 + far);
     let (term, body) = match kind {
-        0 => (unreached, Body::Heartbeat(Heartbeat { probe: far, commit: nowhere })),
+        0 => (unreached, Body::Heartbeat(Heartbeat { probe: far, commit: nowhere, promise })),
         1 => (unreached, Body::Vote(vote)),
         2 => {
             let frames = Vec::new();
-            (unreached, Body::Append(Append { previous: entry, frames, commit: nowhere, probe: far }))
+            (
+                unreached,
+                Body::Append(Append { previous: entry, frames, commit: nowhere, probe: far, promise }),
+            )
         }
         3 => {
             let (last_term, last_index) = (unreached, nowhere);
@@ -59,6 +64,8 @@ fn contradiction(kind: u64, term: Term, far: u64) -> Message {
             let outcomes = vec![(far, ForwardOutcome::Superseded), (u64::MAX, ForwardOutcome::NotLeader)];
             return Message::Forwarded(Forwarded { incarnation: u64::MAX - far, outcomes });
         }
+        // Of a term that its hearer would follow.
+        8 => (term.next(), Body::Heartbeat(Heartbeat { probe: far, commit: LogIndex::ZERO, promise })),
         _ => return Message::Index(Index { incarnation: u64::MAX - far, number: far, index: Some(nowhere) }),
     };
     Message::Raft(raft::Message { term, body })

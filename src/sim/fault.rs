@@ -100,6 +100,8 @@ faults! {
     Retune = "retune",
     /// A follower that misses its leader is told that the leader's process is gone, which is not true.
     FalseHint = "false-hint",
+    /// Members are configured with different heartbeats, some with another after a restart.
+    MixedHeartbeats = "mixed-heartbeats",
 }
 
 impl Fault {

@@ -58,6 +58,7 @@ impl World {
             | Fault::Replay
             | Fault::Reorder
             | Fault::Drift
+            | Fault::MixedHeartbeats
             | Fault::FalseHint => Ok(false),
             Fault::SlowLine => {
                 let other = self.other(target);

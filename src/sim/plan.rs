@@ -53,6 +53,14 @@ pub(super) struct Knobs {
     pub leases: LeaseLimits,
 }
 
+/// When a member speaks and how long it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Timing {
+    pub heartbeat: Duration,
+    pub election_timeout: Duration,
+    pub promise: Duration,
+}
+
 /// What the lines are like when nothing is wrong with them, and what is.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
@@ -104,6 +112,8 @@ pub(super) struct Plan {
     pub members: u64,
     pub durability: Durability,
     pub knobs: Knobs,
+    /// Members that are not configured as the knobs say, with what they are configured with in their odd and even lives.
+    pub mixed: BTreeMap<u64, [Timing; 2]>,
     pub lines: Lines,
     pub flush: (u64, u64),
     /// A turn of a node's loop takes so long.
@@ -136,6 +146,9 @@ impl Plan {
         let mut faults = draw_faults(dice, durability, members, &orders.only);
         if orders.only.is_empty() {
             retune(&mut faults, &mut Dice::new(seed, "pace"));
+            if Dice::new(seed, "mixed?").below(5) == 0 {
+                faults.insert(Fault::MixedHeartbeats, u64::MAX);
+            }
         }
         let loss = dice.pick(&[1, 5, 10, 30]) * 10_000;
         let duplicate = dice.pick(&[1, 10, 40]) * 10_000;
@@ -157,6 +170,10 @@ impl Plan {
         let false_hints = hints.pick(&[20_000, 200_000, 1_000_000]);
         let drift = 50_000;
         faults.retain(|fault, _| !orders.without.contains(fault) && (rough || !is_of_lines(*fault)));
+        let mixed = faults.contains_key(&Fault::MixedHeartbeats);
+        let round = Duration::from_nanos(delay.1 + flush.1);
+        let mixed =
+            if mixed { mix(members, &knobs, round, &mut Dice::new(seed, "mixed")) } else { BTreeMap::new() };
         let rate = |fault, ppm| if faults.contains_key(&fault) { ppm } else { 0 };
         let lines = Lines {
             delay,
@@ -172,6 +189,7 @@ impl Plan {
             members,
             durability,
             knobs,
+            mixed,
             lines,
             flush,
             turn: (2 * US, 40 * US),
@@ -186,6 +204,21 @@ impl Plan {
         }
     }
 
+    /// What a member is configured with in one of its lives.
+    pub(super) fn timing(&self, member: u64, life: u64) -> Timing {
+        let usual = self.knobs.timing();
+        self.mixed.get(&member).map_or(usual, |lives| lives[usize::from(life.is_multiple_of(2))])
+    }
+
+    fn timings(&self) -> impl Iterator<Item = Timing> {
+        self.mixed.values().flatten().copied().chain([self.knobs.timing()])
+    }
+
+    /// The longest election timeout that any member is configured with.
+    pub(super) fn longest_timeout(&self) -> Duration {
+        self.timings().map(|timing| timing.election_timeout).max().expect("the knobs' own")
+    }
+
     /// Whether some clock leaves the bound that leases rely on. Then nobody asks for lease reads.
     pub(super) fn has_wild_clocks(&self) -> bool {
         self.faults.contains_key(&Fault::ClockLeap) || self.faults.contains_key(&Fault::ClockFreeze)
@@ -193,7 +226,8 @@ impl Plan {
 
     /// What the judges have to know of it.
     pub(super) fn terms(&self) -> Terms {
-        let heartbeat = u64::try_from(self.knobs.heartbeat.as_nanos()).expect("short");
+        let heartbeat = self.timings().map(|timing| timing.heartbeat).max().expect("the knobs' own");
+        let heartbeat = u64::try_from(heartbeat.as_nanos()).expect("short");
         // By the slowest clock, and seen after the longest turn.
         let longest_step = 2 * heartbeat / 1_000 * 1_060 + self.apply.1 + 10 * MS;
         Terms {
@@ -208,7 +242,7 @@ impl Plan {
         let names: Vec<_> = self.faults.keys().map(|fault| fault.name()).collect();
         format!(
             "{} members, {:?}, {} clients on {} keys ({} % rich, {} watchers, history of {}), flush {}..{} us, line {}..{} us, segments of {} KiB, batches of {} \
-             B, election {} ms (promise {} ms), faults for {} ms: {}",
+             B, election {} ms (promise {} ms{}), faults for {} ms: {}",
             self.members,
             self.durability,
             self.load.clients,
@@ -224,6 +258,10 @@ impl Plan {
             self.knobs.batch_bytes,
             self.knobs.election_timeout.as_millis(),
             self.knobs.promise.as_millis(),
+            self.mixed
+                .iter()
+                .map(|(id, lives)| format!(", node {id}: {:?} then {:?}", lives[0].promise, lives[1].promise))
+                .collect::<String>(),
             self.safety / MS,
             names.join(" ")
         )
@@ -257,6 +295,39 @@ fn draw_knobs(dice: &mut Dice) -> Knobs {
         recent_bytes: 1 << 20,
         leases: LeaseLimits::MAX,
     }
+}
+
+impl Knobs {
+    fn timing(&self) -> Timing {
+        let Self { heartbeat, election_timeout, promise, .. } = *self;
+        Timing { heartbeat, election_timeout, promise }
+    }
+}
+
+/// Most members get a heartbeat of their own, and some another with every start. A promise is three of them, as a node's
+/// configuration has it, or all of the election timeout. That is as short as the configuration admits, or as usual, if that
+/// is more; but nobody waits for less than an election takes, which is `round` times a few.
+fn mix(members: u64, knobs: &Knobs, round: Duration, dice: &mut Dice) -> BTreeMap<u64, [Timing; 2]> {
+    // In percent of the usual one: as far apart as 1 ms and most of a second.
+    let shares = dice.pick(&[[50, 100, 200], [10, 100, 400], [1, 20, 800], [30, 100, 150]]);
+    let least = knobs.election_timeout.min(round * 8);
+    let draw = |dice: &mut Dice| {
+        let heartbeat = (knobs.heartbeat * dice.pick(&shares) / 100).max(Duration::from_millis(1));
+        let promise = heartbeat * 3;
+        let admitted = promise + promise / 8;
+        let election_timeout = admitted.max(if dice.coin() { knobs.election_timeout } else { least });
+        let promise = if dice.below(4) == 0 { election_timeout } else { promise };
+        Timing { heartbeat, election_timeout, promise }
+    };
+    let mut mixed = BTreeMap::new();
+    for member in 1..=members {
+        let first = draw(dice);
+        let second = if dice.below(3) == 0 { draw(dice) } else { first };
+        if dice.below(4) != 0 {
+            mixed.insert(member, [first, second]);
+        }
+    }
+    mixed
 }
 
 fn draw_load(dice: &mut Dice, orders: &Orders) -> Load {
@@ -378,8 +449,9 @@ fn draw_kinds(dice: &mut Dice) -> BTreeSet<Fault> {
     // Wild clocks take the lease reads away, so they are rare.
     let rare = |fault: &Fault| matches!(fault, Fault::ClockLeap | Fault::ClockFreeze);
     let chance = |fault: &Fault| if rare(fault) { share / 3 } else { share };
-    // Retuning is no failure, and has dice of its own.
-    let failures = Fault::ALL.iter().copied().filter(|&fault| fault != Fault::Retune);
+    // Retuning and what is configured are no failures, and have dice of their own.
+    let own_dice = [Fault::Retune, Fault::MixedHeartbeats];
+    let failures = Fault::ALL.iter().copied().filter(|fault| !own_dice.contains(fault));
     failures.filter(|fault| dice.chance(chance(fault))).collect()
 }
 
@@ -408,6 +480,7 @@ fn draw_faults(
             | Fault::Replay
             | Fault::Reorder
             | Fault::Drift
+            | Fault::MixedHeartbeats
             | Fault::FalseHint => u64::MAX,
             Fault::PowerCutAll | Fault::CrashLoop | Fault::Ring | Fault::Bridge => 4_000 * MS,
             Fault::WriteError | Fault::FlushError => 5_000 * MS,

@@ -12,7 +12,7 @@ use super::member::{Member, Process};
 use super::network::{Network, Parcel};
 use super::observation::{CallId, ClientId, End, Instant, Observation, Violation};
 use super::oracle::{Judges, Verdicts};
-use super::plan::{Orders, Plan};
+use super::plan::{Orders, Plan, Timing};
 use super::schedule::Schedule;
 use super::story::{Story, Telling};
 use super::watchers::Watcher;
@@ -319,7 +319,10 @@ impl World {
             self.member(id).refused = true;
             return Ok(());
         };
-        let config = self.config(id, seed);
+        let config = self.config(id, life, seed);
+        if self.phase != Phase::Healing && self.plan.mixed.contains_key(&id.0) {
+            self.injected.count(Fault::MixedHeartbeats);
+        }
         let retention = Retention { changes: self.plan.knobs.history, ..Retention::DEFAULT };
         let store = Store::with_lease_limits(self.plan.knobs.leases).with_retention(retention);
         let mut restoring = Node::restoring(config, limits, life, store, restored);
@@ -360,16 +363,17 @@ impl World {
         }
     }
 
-    fn config(&self, id: NodeId, seed: u64) -> Config {
+    fn config(&self, id: NodeId, life: u64, seed: u64) -> Config {
         let knobs = &self.plan.knobs;
+        let Timing { heartbeat, election_timeout, promise } = self.plan.timing(id.0, life);
         Config {
             id,
             cluster: CLUSTER,
             group: GroupId::FIRST,
             seed,
-            heartbeat: knobs.heartbeat,
-            election_timeout: knobs.election_timeout,
-            promise: knobs.promise,
+            heartbeat,
+            election_timeout,
+            promise,
             drift_bound_ppm: knobs.drift_bound_ppm,
             append_bytes: knobs.append_bytes,
             in_flight_bytes: knobs.in_flight_bytes,
@@ -449,9 +453,11 @@ impl World {
         let core = self.core();
         self.story.tell(self.now, || format!("nothing fails any more; the core is {core:?}"));
         self.observe(&Observation::Healed { core: &core })?;
-        let election = u64::try_from(self.plan.knobs.election_timeout.as_nanos()).expect("short");
-        // Clients go on for a while, then nothing new is asked, and what was asked ends.
-        self.run_until(Instant(self.now.0 + 10 * election))?;
+        let election = u64::try_from(self.plan.longest_timeout().as_nanos()).expect("short");
+        // Clients go on for a while, then nothing new is asked, and what was asked ends. The while is the usual one: slow
+        // watchers have as much to catch up on as in any run.
+        let usual = u64::try_from(self.plan.knobs.election_timeout.as_nanos()).expect("short");
+        self.run_until(Instant(self.now.0 + 10 * usual))?;
         self.stop_clients();
         let deadline = Instant(self.now.0 + 60_000_000_000);
         let mut idle_since = None;
@@ -481,7 +487,7 @@ impl World {
     fn judge_ends_of_leases(&self, since: Instant) -> Result<(), Violation> {
         let knobs = &self.plan.knobs;
         let longest = self.plan.load.ttl.1 * Instant::MILLISECOND / 10 * 11;
-        let election = u64::try_from(knobs.election_timeout.as_nanos()).expect("short");
+        let election = u64::try_from(self.plan.longest_timeout().as_nanos()).expect("short");
         let entries = if knobs.leases.expired_keys_per_entry < 10 { 64 } else { 4 };
         let round = 4 * self.plan.lines.delay.1 + 5 * Instant::MILLISECOND;
         let until = since.0 + longest + 20 * election + entries * round;

@@ -7,6 +7,7 @@ use super::{calm, others, weather};
 use d_engine::node::{Input, RequestError};
 use d_engine::raft::message::{Append, Body, Candidacy, Decision, Election, Heartbeat, Standing, Vote};
 use d_engine::raft::{Durability, Held, RoleName};
+use std::time::Duration;
 use wal::{FrameBuilder, FrameHead, GroupId, LogIndex, NodeId, Term};
 
 /// Three calm nodes: the leader, a follower that is about to be damaged, and one that is cut off and has not seen the
@@ -293,7 +294,7 @@ fn thesis_3_6_1_a_damaged_voter_compares_with_what_it_held() {
 #[test]
 fn a_damaged_node_does_not_stand_for_election_even_when_asked_to() {
     let mut node = damaged();
-    node.hear(2, 4, Body::Heartbeat(Heartbeat { probe: 1, commit: LogIndex(0) }));
+    node.hear(2, 4, Body::Heartbeat(Heartbeat { probe: 1, commit: LogIndex(0), promise: Duration::ZERO }));
     node.flush();
     node.hear(2, 4, Body::TimeoutNow);
     assert_eq!((node.raft.role(), node.raft.term()), (RoleName::Follower, Term(4)));
@@ -339,7 +340,13 @@ fn a_damaged_node_is_whole_once_its_disk_has_what_it_held() {
         let head = FrameHead { group: GroupId::FIRST, term: Term(term), previous, timestamp_ms: 0 };
         let frame = FrameBuilder::noop(head);
         // The leader of term 3 sends what it has: decided or not is not the question.
-        let append = Append { previous, frames: vec![frame.clone()], commit: LogIndex(2), probe: 0 };
+        let append = Append {
+            previous,
+            frames: vec![frame.clone()],
+            commit: LogIndex(2),
+            probe: 0,
+            promise: Duration::ZERO,
+        };
         previous = frame.id();
         node.hear(2, 3, Body::Append(append));
         assert_eq!(node.raft.standing(), Standing::Damaged, "{previous:?} is not on its disk");
@@ -366,7 +373,7 @@ fn a_node_whose_disk_has_again_what_it_held_is_whole_at_the_start_and_says_so_on
     node.turn();
     assert!(node.writes.iter().any(|write| write.says_whole()), "the state record is told");
     node.flush();
-    node.hear(2, 4, Body::Heartbeat(Heartbeat { probe: 1, commit: LogIndex(0) }));
+    node.hear(2, 4, Body::Heartbeat(Heartbeat { probe: 1, commit: LogIndex(0), promise: Duration::ZERO }));
     assert!(!node.writes.is_empty() && node.writes.iter().all(|write| !write.says_whole()), "and only once");
 }
 
@@ -380,7 +387,11 @@ fn one_that_ran_in_memory_and_counts_on_disks_now_waits_for_its_disk_and_a_new_t
     let frame =
         FrameBuilder::noop(FrameHead { group: GroupId::FIRST, term: Term(4), previous, timestamp_ms: 0 });
     let commit = frame.index();
-    node.hear(2, 4, Body::Append(Append { previous, frames: vec![frame], commit, probe: 0 }));
+    node.hear(
+        2,
+        4,
+        Body::Append(Append { previous, frames: vec![frame], commit, probe: 0, promise: Duration::ZERO }),
+    );
     assert_eq!(node.raft.standing(), Standing::Suspect);
     node.flush();
     assert_eq!(node.raft.standing(), Standing::Whole);
@@ -409,7 +420,13 @@ fn nothing_is_acknowledged_from_memory_before_the_first_entry_is_on_disk() {
     let mut append = |node: &mut Single| {
         let head = FrameHead { group: GroupId::FIRST, term: Term(1), previous, timestamp_ms: 0 };
         let frame = FrameBuilder::noop(head);
-        let append = Append { previous, frames: vec![frame.clone()], commit: LogIndex(1), probe: 0 };
+        let append = Append {
+            previous,
+            frames: vec![frame.clone()],
+            commit: LogIndex(1),
+            probe: 0,
+            promise: Duration::ZERO,
+        };
         previous = frame.id();
         node.hear(2, 1, Body::Append(append));
     };

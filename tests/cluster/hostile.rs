@@ -76,6 +76,10 @@ impl Liar {
         frames
     }
 
+    fn promise(&mut self) -> Duration {
+        Duration::from_millis([0, 75, 400, 60_000][usize::try_from(self.below(4)).expect("small")])
+    }
+
     fn message(&mut self, node: &Node<Store>) -> Message {
         let term = Term(self.number(node.raft().term().0));
         let index = |liar: &mut Self| LogIndex(liar.number(node.raft().log().last().index.0));
@@ -97,7 +101,13 @@ impl Liar {
             2 | 3 => {
                 let previous = self.entry(node);
                 let frames = self.frames(previous);
-                Body::Append(Append { previous, frames, commit: index(self), probe: self.number(5) })
+                Body::Append(Append {
+                    previous,
+                    frames,
+                    commit: index(self),
+                    probe: self.number(5),
+                    promise: self.promise(),
+                })
             }
             4 => Body::Appended(Appended {
                 outcome: AppendOutcome::Accepted { matched: index(self) },
@@ -111,7 +121,11 @@ impl Liar {
                 },
                 probe: self.number(5),
             }),
-            6 => Body::Heartbeat(Heartbeat { probe: self.number(5), commit: index(self) }),
+            6 => Body::Heartbeat(Heartbeat {
+                probe: self.number(5),
+                commit: index(self),
+                promise: self.promise(),
+            }),
             7 => Body::Alive(Alive { probe: self.number(5) }),
             8 => Body::TimeoutNow,
             9 => {
@@ -243,7 +257,7 @@ fn lies_do_not_make_a_node_panic() {
 fn bytes_that_are_no_message_are_refused() {
     let mut random = Random::from_seed(1);
     let mut parts = Vec::new();
-    let body = Body::Heartbeat(Heartbeat { probe: 3, commit: LogIndex(4) });
+    let body = Body::Heartbeat(Heartbeat { probe: 3, commit: LogIndex(4), promise: Duration::ZERO });
     wire::encode(&Message::Raft(raft::Message { term: Term(2), body }), &mut parts);
     let whole = parts.concat();
     assert!(wire::decode(Bytes::copy_from_slice(&whole)).is_ok());

@@ -14,6 +14,7 @@ mod world;
 use d_engine::node::{Input, RequestError};
 use d_engine::raft::message::{Append, Body, Heartbeat};
 use d_engine::raft::{Durability, Message as RaftMessage, RoleName};
+use std::time::Duration;
 use wal::{ChainHash, EntryId, LogIndex, NodeId, Term};
 use world::{Faults, Pause, Tally, World};
 
@@ -223,7 +224,8 @@ fn messages_that_contradict_themselves_are_dropped_and_counted() {
         message: d_engine::node::Message::Raft(RaftMessage { term, body }),
     };
     let nowhere = EntryId { index: LogIndex(u64::MAX), term: Term(u64::MAX), hash: ChainHash(1) };
-    let heartbeat = Body::Heartbeat(Heartbeat { probe: u64::MAX, commit: LogIndex(u64::MAX) });
+    let heartbeat =
+        Body::Heartbeat(Heartbeat { probe: u64::MAX, commit: LogIndex(u64::MAX), promise: Duration::ZERO });
     let before = world.node(follower).status();
     // A term nobody can have reached.
     world.feed(follower, raft(Term(u64::MAX), heartbeat.clone()));
@@ -232,7 +234,13 @@ fn messages_that_contradict_themselves_are_dropped_and_counted() {
     world.feed(leader, raft(term, heartbeat));
     // Entries after the end of all indices.
     let append = |previous| {
-        Body::Append(Append { previous, frames: Vec::new(), commit: LogIndex(u64::MAX), probe: u64::MAX })
+        Body::Append(Append {
+            previous,
+            frames: Vec::new(),
+            commit: LogIndex(u64::MAX),
+            probe: u64::MAX,
+            promise: Duration::ZERO,
+        })
     };
     world.feed(
         follower,

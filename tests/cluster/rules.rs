@@ -67,7 +67,7 @@ impl Single {
         let head = |previous, term| FrameHead { group: GroupId::FIRST, term, previous, timestamp_ms: 0 };
         let first = FrameBuilder::membership(head(start, Term(0)), &founders.encode());
         let second = FrameBuilder::noop(head(first.id(), Term(1)));
-        let hard_state = HardState { term: Term(term), vote: None };
+        let hard_state = HardState { term: Term(term), vote: None, ..HardState::default() };
         let mut raft = Raft::new(config, Restored { hard_state, commit: LogIndex(0), standing, held });
         raft.restore(first, LogIndex(0)).expect("valid");
         raft.restore(second, LogIndex(0)).expect("valid");

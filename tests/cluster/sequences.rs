@@ -7,6 +7,7 @@ use d_engine::node::message::{Forward, Message};
 use d_engine::node::{Input, wire};
 use d_engine::raft::message::{Append, Body};
 use d_engine::raft::{Durability, Message as RaftMessage, RoleName};
+use std::time::Duration;
 use wal::{FrameBuilder, FrameHead, GroupId, LogIndex, NodeId, Term};
 
 fn calm_in_memory() -> World {
@@ -99,7 +100,13 @@ fn a_leader_that_contradicts_its_own_entries_is_not_followed() {
     let second = noop(term + 1, first.id());
     let other = noop(term + 2, base);
     for frames in [vec![first, second], vec![other]] {
-        let body = Body::Append(Append { previous: base, frames, commit: LogIndex::ZERO, probe: 0 });
+        let body = Body::Append(Append {
+            previous: base,
+            frames,
+            commit: LogIndex::ZERO,
+            probe: 0,
+            promise: Duration::ZERO,
+        });
         let message = Message::Raft(RaftMessage { term: Term(term + 3), body });
         world.feed(follower, Input::Message { from: leader, message });
     }

@@ -248,6 +248,11 @@ impl Cluster {
         let plan = write.plan();
         let member = self.member(id)?;
         let mut parts: Vec<String> = plan.hard_state.map(words::hard_state).into_iter().collect();
+        if let Some(state) = plan.hard_state
+            && state.promise != member.disk.hard_state.promise
+        {
+            parts.push(format!("keeps to a leader for {}", words::span(state.promise)));
+        }
         if let (Some(first), Some(last)) = (plan.frames.first(), plan.frames.last()) {
             let entries = words::entries(&plan.frames);
             let replaced = member.seen_last >= first.index();

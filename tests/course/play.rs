@@ -11,6 +11,7 @@ use d_engine::raft::RoleName;
 use d_engine::raft::message::{
     Alive, AppendOutcome, Appended, Body, Decision, Election, Heartbeat, Standing, Vote,
 };
+use std::time::Duration;
 use wal::{LogIndex, NodeId, Term};
 
 /// Plays one command line and returns what it led to.
@@ -289,9 +290,11 @@ fn invent(cluster: &mut Cluster, word: &str, term: &str, what: &[&str]) -> Outco
     let (from, to) = route(word)?;
     let vote = |decision| Body::Vote(Vote { election: Election::Vote, decision, standing: Standing::Whole });
     let body = match *what {
-        ["heartbeat", "commit", commit] => {
-            Body::Heartbeat(Heartbeat { probe: 1, commit: LogIndex(number(commit)?) })
-        }
+        ["heartbeat", "commit", commit] => Body::Heartbeat(Heartbeat {
+            probe: 1,
+            commit: LogIndex(number(commit)?),
+            promise: Duration::ZERO,
+        }),
         ["alive", "probe", probe] => Body::Alive(Alive { probe: number(probe)? }),
         ["vote", "granted"] => vote(Decision::Granted),
         ["vote", "refused"] => vote(Decision::Refused),

@@ -52,6 +52,10 @@ pub fn hard_state(state: HardState) -> String {
     }
 }
 
+pub fn span(span: std::time::Duration) -> String {
+    format!("{} ms", span.as_millis())
+}
+
 fn election(election: Election) -> &'static str {
     match election {
         Election::PreVote => "pre-vote",

@@ -3,6 +3,7 @@
 use crate::server::*;
 use d_engine::raft::message::{Append, Body, Election};
 use d_engine::raft::{Halt, RoleName};
+use std::time::Duration;
 use wal::{LogIndex, NodeId};
 
 /// What it answers once its disk is done.
@@ -116,7 +117,8 @@ fn figure_3_1_append_entries_says_what_the_follower_checks() {
     let (last, commit) = (server.raft.log().last(), server.commit());
     let frames = vec![server.raft.log().frame(LogIndex(index)).expect("in memory").clone()];
     let (previous, probe) = (frames[0].previous(), 0);
-    let expected = Body::Append(Append { previous, frames, commit: LogIndex(commit), probe });
+    let expected =
+        Body::Append(Append { previous, frames, commit: LogIndex(commit), probe, promise: TIMEOUT });
     assert_eq!(server.take_to(2), [said(2, expected)]);
     assert_eq!((last.index.0, last.term.0), (index, 2));
 }
@@ -127,7 +129,11 @@ fn section_3_5_entries_that_do_not_follow_each_other_are_not_looked_at() {
     let mut server = start(&[0, 1]).run();
     let frames = vec![leader[2].clone(), leader[4].clone()];
     let previous = leader[1].id();
-    server.hear(2, 1, Body::Append(Append { previous, frames, commit: LogIndex(0), probe: 0 }));
+    server.hear(
+        2,
+        1,
+        Body::Append(Append { previous, frames, commit: LogIndex(0), probe: 0, promise: Duration::ZERO }),
+    );
     server.hear(2, 1, append(&log(&[0, 1, 2]), 2, 0));
     assert_eq!(server.raft.counters().malformed, 2, "a gap, and a term later than its leader's");
     assert_eq!((server.last(), server.sent), ((2, 1), vec![]));

@@ -5,6 +5,7 @@ use d_engine::kv::{self, encode_put};
 use d_engine::node::{Answer, Input, Limits, Message, Node, Output, Reply, Ticket};
 use d_engine::raft::message::{Append, Body, Election, Standing};
 use d_engine::raft::{self, Mono, Now, Restored, Write};
+use std::time::Duration;
 use wal::{Flushed, HardState, LogIndex, NodeId, Term};
 
 use crate::server::{accepted, alive, granted, heartbeat, log, start, voters, with_command};
@@ -106,7 +107,7 @@ fn figure_3_1_all_servers_apply_what_is_committed_in_order_and_nothing_else() {
     let history = with_command(with_command(log(&[0, 1]), 1, &put(b"a")), 1, &put(b"b"));
     for (commit, revision) in [(1, 1), (2, 1), (3, 2), (3, 2), (4, 3)] {
         let (previous, frames) = (history[0].id(), history[1..].to_vec());
-        let append = Append { previous, frames, commit: LogIndex(commit), probe: 0 };
+        let append = Append { previous, frames, commit: LogIndex(commit), probe: 0, promise: Duration::ZERO };
         server.hear(2, 1, Body::Append(append));
         assert_eq!((server.applied(), server.node.status().revision), (commit, revision));
     }
@@ -158,7 +159,11 @@ fn section_6_4_a_follower_asks_its_leader_for_the_index_and_applies_up_to_it() {
     assert!(server.answers.is_empty(), "its state machine is at entry 1");
     let history = log(&[0, 1]);
     let (previous, frames) = (history[0].id(), history[1..].to_vec());
-    server.hear(2, 1, Body::Append(Append { previous, frames, commit: LogIndex(2), probe: 0 }));
+    server.hear(
+        2,
+        1,
+        Body::Append(Append { previous, frames, commit: LogIndex(2), probe: 0, promise: Duration::ZERO }),
+    );
     let answer = server.answers.pop().expect("answered");
     assert!(matches!((answer.ticket, answer.outcome), (Ticket(7), Ok(Reply::Readable))));
 }

@@ -184,7 +184,17 @@ fn section_3_6_3_what_contradicts_a_decided_entry_stops_the_server() {
         let mut other = vec![0, 1, 1, 1, 1];
         other[at - 1..].fill(2);
         let previous = log(&other)[at - 1].id();
-        server.hear(2, 2, Body::Append(Append { previous, frames: vec![], commit: LogIndex(0), probe: 0 }));
+        server.hear(
+            2,
+            2,
+            Body::Append(Append {
+                previous,
+                frames: vec![],
+                commit: LogIndex(0),
+                probe: 0,
+                promise: std::time::Duration::ZERO,
+            }),
+        );
         assert_eq!(server.halted.is_some(), stops, "entry {at}, {decided} decided");
         assert_eq!(server.take().is_empty(), stops, "it is rejected, or the server says nothing more");
     }
@@ -194,11 +204,31 @@ fn section_3_6_3_what_contradicts_a_decided_entry_stops_the_server() {
 fn section_3_5_an_append_behind_the_last_index_there_is_is_not_looked_at() {
     let mut server = start(&[0, 1]).run();
     let previous = EntryId { index: LogIndex(u64::MAX), ..log(&[0, 1])[1].id() };
-    server.hear(2, 1, Body::Append(Append { previous, frames: vec![], commit: LogIndex(0), probe: 0 }));
+    server.hear(
+        2,
+        1,
+        Body::Append(Append {
+            previous,
+            frames: vec![],
+            commit: LogIndex(0),
+            probe: 0,
+            promise: std::time::Duration::ZERO,
+        }),
+    );
     assert_eq!(server.raft.counters().malformed, 1);
     assert_eq!(server.take(), []);
     let previous = EntryId { index: LogIndex(u64::MAX - 1), ..previous };
-    server.hear(2, 1, Body::Append(Append { previous, frames: vec![], commit: LogIndex(0), probe: 0 }));
+    server.hear(
+        2,
+        1,
+        Body::Append(Append {
+            previous,
+            frames: vec![],
+            commit: LogIndex(0),
+            probe: 0,
+            promise: std::time::Duration::ZERO,
+        }),
+    );
     assert_eq!(server.take().len(), 1, "that could be");
 }
 

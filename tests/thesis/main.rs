@@ -15,6 +15,7 @@ mod losses;
 mod membership;
 mod performance;
 mod pre_vote;
+mod promises;
 mod reads;
 mod request_vote;
 mod restarts;

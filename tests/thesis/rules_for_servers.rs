@@ -108,7 +108,7 @@ fn figure_3_1_candidates_raise_the_term_vote_for_themselves_reset_the_timer_and_
     assert!((TIMEOUT..TIMEOUT * 2).contains(&due), "{due:?}");
     assert!(server.take().iter().all(|(_, message)| message.body == candidacy(Election::PreVote, 2, 1)));
     server.flush();
-    assert_eq!(server.disk.hard, HardState { term: Term(2), vote: Some(NodeId(1)) });
+    assert_eq!(server.disk.hard, HardState { term: Term(2), vote: Some(NodeId(1)), promise: TIMEOUT });
     let ask: Message = said(2, candidacy(Election::Vote, 2, 1));
     assert_eq!(server.take(), [2, 3, 4, 5].map(|peer| (peer, ask.clone())));
 }

@@ -77,7 +77,9 @@ impl Start {
     /// A server that has just been started.
     pub fn boot(self) -> Server {
         let frames = log_of(&self.founders, &self.terms);
-        let hard = HardState { term: Term(self.term), vote: self.vote.map(NodeId) };
+        // Whoever has been in a term has kept to its leader for as long as it does now.
+        let promise = if self.term > 0 { self.config.promise } else { Duration::ZERO };
+        let hard = HardState { term: Term(self.term), vote: self.vote.map(NodeId), promise };
         let raft = restored(&self, hard, &frames, Mono(1));
         let now = Now { mono: Mono(1), wall_ms: 0 };
         let mut server = Server {
@@ -110,6 +112,13 @@ pub struct Disk {
     pub hard: HardState,
     pub frames: Vec<Frame>,
     pub waiting: VecDeque<Write>,
+}
+
+impl Disk {
+    /// The next start finds another configuration.
+    pub fn configure(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.start.config);
+    }
 }
 
 /// The server.
@@ -377,6 +386,7 @@ pub fn append(log: &[Frame], previous: usize, commit: u64) -> Body {
         frames: log[previous..].to_vec(),
         commit: LogIndex(commit),
         probe: 0,
+        promise: Duration::ZERO,
     })
 }
 
@@ -406,7 +416,7 @@ pub fn rejected(previous: u64, hint: u64, hint_term: u64) -> Body {
 }
 
 pub fn heartbeat(probe: u64, commit: u64) -> Body {
-    Body::Heartbeat(Heartbeat { probe, commit: LogIndex(commit) })
+    Body::Heartbeat(Heartbeat { probe, commit: LogIndex(commit), promise: Duration::ZERO })
 }
 
 pub fn alive(probe: u64) -> Body {

@@ -29,10 +29,10 @@ fn figure_3_1_voted_for_is_null_in_each_new_term_until_a_vote_is_given() {
     let mut server = start(&[0, 1]).run();
     server.hear(2, 2, candidacy(Election::Vote, 2, 1));
     server.flush();
-    assert_eq!(server.disk.hard, HardState { term: Term(2), vote: Some(NodeId(2)) });
+    assert_eq!(server.disk.hard, HardState { term: Term(2), vote: Some(NodeId(2)), promise: TIMEOUT });
     server.hear(3, 3, heartbeat(1, 0));
     server.flush();
-    assert_eq!(server.disk.hard, HardState { term: Term(3), vote: None });
+    assert_eq!(server.disk.hard, HardState { term: Term(3), vote: None, promise: TIMEOUT });
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn live(machine: &mut Machine, model: &mut Model, committed: &mut usize, actions
                 }
                 let frames: Vec<_> = sizes.iter().map(|&size| machine.frame(&vec![0xab; size])).collect();
                 let hard_state = (*vote || machine.term > model.hard_state.term && back > 0)
-                    .then_some(HardState { term: machine.term, vote: None })
+                    .then_some(HardState { term: machine.term, vote: None, ..HardState::default() })
                     .filter(|state| state.term > model.hard_state.term);
                 let first = usize::try_from(frames[0].index().0).expect("small");
                 if *commit {
@@ -69,7 +69,7 @@ fn live(machine: &mut Machine, model: &mut Model, committed: &mut usize, actions
             Action::Vote(ahead) => {
                 let term = Term(machine.term.0.max(model.hard_state.term.0) + ahead);
                 machine.term = term;
-                let state = HardState { term, vote: Some(NodeId(3)) };
+                let state = HardState { term, vote: Some(NodeId(3)), ..HardState::default() };
                 machine.submit(Some(state), vec![], LogIndex::ZERO);
                 written.hard_state = state;
             }
@@ -86,7 +86,7 @@ fn live(machine: &mut Machine, model: &mut Model, committed: &mut usize, actions
 /// A term that only the log knows counts, without a vote.
 fn expected(model: &Model) -> HardState {
     match model.frames.last().map(Frame::term) {
-        Some(term) if term > model.hard_state.term => HardState { term, vote: None },
+        Some(term) if term > model.hard_state.term => HardState { term, vote: None, ..model.hard_state },
         _ => model.hard_state,
     }
 }

@@ -33,14 +33,17 @@ fn truth(ending: Ending) -> (Truth, Vec<Disk>) {
         past.push(machine.disk.clone());
         let size = if n == 3 { 5_000 } else { 40 };
         let batch: Vec<_> = (0..1 + n % 2).map(|_| machine.frame(&vec![n; size])).collect();
-        let hard_state =
-            (n % 3 == 1).then_some(HardState { term: Term(1 + u64::from(n)), vote: Some(NodeId(4)) });
+        let hard_state = (n % 3 == 1).then_some(HardState {
+            term: Term(1 + u64::from(n)),
+            vote: Some(NodeId(4)),
+            ..HardState::default()
+        });
         machine.submit(hard_state, batch.clone(), LogIndex(u64::from(n)));
         machine.run();
         frames.extend(batch);
     }
     assert_eq!(machine.disk.segments.len(), 2);
-    let hard_state = HardState { term: Term(5), vote: Some(NodeId(4)) };
+    let hard_state = HardState { term: Term(5), vote: Some(NodeId(4)), ..HardState::default() };
     let disk = match ending {
         Ending::Clean => machine.close(),
         Ending::Killed => machine.disk,

@@ -90,7 +90,11 @@ fn what_is_not_known_committed_or_was_superseded_stays() {
     // Entries 5 to 7 are replaced by one in the third segment: 6, the last entry of the second, was never committed.
     (machine.last, machine.term) = (ids[4], Term(2));
     let frame = machine.frame(&[2; 100]);
-    machine.submit(Some(HardState { term: Term(2), vote: Some(NodeId(3)) }), vec![frame], LogIndex(5));
+    machine.submit(
+        Some(HardState { term: Term(2), vote: Some(NodeId(3)), ..HardState::default() }),
+        vec![frame],
+        LogIndex(5),
+    );
     machine.run();
     assert_eq!(machine.journal.state().first_segment, 2, "entry 3 is committed, and may be the base");
     let commit = |machine: &mut Machine, n| {
@@ -249,7 +253,7 @@ proptest! {
                     let frame = machine.frame(&vec![7; size]);
                     log.push(frame.clone());
                     committed = committed.max(log.len().saturating_sub(1 + n));
-                    let state = vote.then_some(HardState { term: machine.term, vote: None });
+                    let state = vote.then_some(HardState { term: machine.term, vote: None, ..HardState::default() });
                     machine.submit(state, vec![frame], LogIndex(committed as u64));
                     machine.run();
                 }

@@ -132,8 +132,11 @@ impl Corpus {
             let batch = (0..1 + random.below(60))
                 .map(|_| corpus.frame(life, [40, 100, 300, 1_500][random.below(4)]))
                 .collect();
-            let hard_state =
-                (id % 7 == 1).then_some(HardState { term: Term(1 + id / 7), vote: Some(NodeId(3)) });
+            let hard_state = (id % 7 == 1).then_some(HardState {
+                term: Term(1 + id / 7),
+                vote: Some(NodeId(3)),
+                ..HardState::default()
+            });
             let commit = LogIndex(corpus.frames.len() as u64 / 2);
             journal.submit(WritePlan { id: WriteId(id), hard_state, frames: batch, commit, whole: false });
             corpus.write(&mut journal, life);

@@ -4,6 +4,7 @@
 //! convert only by name.
 
 use std::fmt;
+use std::time::Duration;
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident) => {
@@ -100,11 +101,15 @@ pub struct EntryId {
     pub hash: ChainHash,
 }
 
-/// What Raft must find again after a crash beside the log (thesis figure 3.1: `currentTerm`, `votedFor`).
+/// What Raft must find again after a crash beside the log (thesis figure 3.1: `currentTerm`, `votedFor`; and, of what 4.2.3
+/// has a server keep, for how long: when it began is lost with the clock it was counted by).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HardState {
     /// The newest term this node has seen.
     pub term: Term,
     /// Whom it voted for in that term.
     pub vote: Option<NodeId>,
+    /// For how long this node keeps to the leader that it heard last, from whenever it hears it; zero
+    /// before the first.
+    pub promise: Duration,
 }

@@ -20,7 +20,7 @@ pub(crate) const IDENTITY: Identity =
     Identity { cluster: ClusterId(5), node: NodeId(2), group: GroupId::FIRST };
 
 pub(crate) fn hard_state(term: Term, vote: Option<NodeId>) -> HardState {
-    HardState { term, vote }
+    HardState { term, vote, ..HardState::default() }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -261,7 +261,7 @@ fn opened_record(tail: &Tail) -> StateRecord {
     // The log may know a newer term than the state (its write came first): never lower than either.
     let lowers = crate::mutant!("recovery_lowers_term") && tail.last.term > Term::ZERO;
     let hard_state = if tail.last.term > old.hard_state.term || lowers {
-        HardState { term: tail.last.term, vote: None }
+        HardState { term: tail.last.term, vote: None, ..old.hard_state }
     } else {
         old.hard_state
     };

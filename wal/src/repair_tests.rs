@@ -53,7 +53,8 @@ impl Writer {
         log.truncate(log.len() - back);
         if back > 0 || vote {
             self.machine.term = self.machine.term.next();
-            self.hard_state = HardState { term: self.machine.term, vote: Some(NodeId(4)) };
+            self.hard_state =
+                HardState { term: self.machine.term, vote: Some(NodeId(4)), ..HardState::default() };
         }
         self.machine.last = log.last().map_or(IDENTITY.origin(), Frame::id);
         let tag = u8::try_from(self.logs.len()).expect("few");
@@ -70,9 +71,13 @@ impl Writer {
 /// Three segments; entries superseded once by fewer of a later term, and by a late commit mark in the state.
 fn truth(ending: Ending) -> (Truth, Vec<Disk>) {
     let mut machine = Machine::new(24 << 10);
-    machine.submit(Some(HardState { term: Term(1), vote: None }), vec![], LogIndex::ZERO);
+    machine.submit(
+        Some(HardState { term: Term(1), vote: None, ..HardState::default() }),
+        vec![],
+        LogIndex::ZERO,
+    );
     machine.run();
-    let hard_state = HardState { term: Term(1), vote: None };
+    let hard_state = HardState { term: Term(1), vote: None, ..HardState::default() };
     let mut writer = Writer { machine, logs: vec![vec![]], commits: vec![LogIndex::ZERO], hard_state };
     let mut past = Vec::new();
     let writes: [(usize, &[usize], bool, u64); 9] = [

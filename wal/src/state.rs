@@ -9,6 +9,7 @@ use crate::frame::{u32_at, u64_at, u128_at};
 use crate::id::{EntryId, HardState, LogIndex, NodeId, Term};
 use crate::sector::{self, BLOCK, BLOCK_U64, Record, Unreadable};
 use crate::segment::{Identity, identity_from, identity_into};
+use std::time::Duration;
 
 /// The name of the file.
 pub const STATE_NAME: &str = "state";
@@ -17,7 +18,7 @@ pub const STATE_BYTES: usize = 2 * BLOCK;
 
 const MAGIC: [u8; 8] = *b"d-state\0";
 const SEQUENCE_AT: usize = 40;
-const FIELDS_END: usize = 160;
+const FIELDS_END: usize = 168;
 
 const _: () = assert!(FIELDS_END <= sector::SECTOR - 16, "the hash covers every field and overlaps none");
 
@@ -30,7 +31,7 @@ pub struct StateRecord {
     pub sequence: u64,
     /// Hash of the record before.
     pub parent: u128,
-    /// Term and vote.
+    /// Term, vote and promise.
     pub hard_state: HardState,
     /// Newest envelope known flushed.
     pub log_mark: u64,
@@ -110,6 +111,7 @@ impl StateRecord {
     /// Whether a writer may have made it: asserted of what is written, asked of what is read.
     fn is_possible(&self) -> bool {
         self.hard_state.vote != Some(NodeId::ZERO)
+            && nanos(self.hard_state.promise).is_some()
             && self.sequence < u64::MAX
             && self.openings < u64::MAX
             // Segments count from 1.
@@ -138,6 +140,7 @@ impl StateRecord {
             (136, self.held.map_or(0, |held| held.index.0)),
             (144, self.peak.term.0),
             (152, self.peak.index.0),
+            (160, nanos(self.hard_state.promise).expect("asserted above")),
         ] {
             record[at..at + 8].copy_from_slice(&value.to_le_bytes());
         }
@@ -174,6 +177,7 @@ impl StateRecord {
             hard_state: HardState {
                 term: Term(u64_at(&record, 64)),
                 vote: (vote != 0).then_some(NodeId(vote)),
+                promise: Duration::from_nanos(u64_at(&record, 160)),
             },
             log_mark: u64_at(&record, 80),
             commit: LogIndex(u64_at(&record, 88)),
@@ -186,6 +190,10 @@ impl StateRecord {
         };
         if record.is_possible() { Ok(record) } else { Err(Unreadable::Damaged) }
     }
+}
+
+fn nanos(span: Duration) -> Option<u64> {
+    u64::try_from(span.as_nanos()).ok()
 }
 
 fn held_at(record: &Record, at: usize) -> Held {
@@ -337,7 +345,8 @@ mod tests {
         assert_eq!(read(&file, &identity()), Ok(record));
         for term in 1..20 {
             let mut next = record.successor();
-            next.hard_state = HardState { term: Term(term), vote: Some(NodeId(3)) };
+            let promise = Duration::from_nanos(u64::MAX - term);
+            next.hard_state = HardState { term: Term(term), vote: Some(NodeId(3)), promise };
             assert_ne!(next.offset(), record.offset());
             let mut block = vec![0; BLOCK];
             next.fill(&mut block);

@@ -29,7 +29,7 @@ fn limited_process() {
         }
     };
     // What fits under the limit would be written without trouble, and is not: the latch.
-    log.submit(Some(HardState { term: Term(9), vote: None }), vec![], LogIndex::ZERO);
+    log.submit(Some(HardState { term: Term(9), vote: None, ..HardState::default() }), vec![], LogIndex::ZERO);
     assert_eq!(log.close().unwrap_err(), failure);
     fs::write(Path::new(&dir).with_extension("note"), format!("{acknowledged} {failure}")).unwrap();
 }

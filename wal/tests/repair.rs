@@ -16,7 +16,11 @@ fn repairable(dir: &Path) -> Options {
 /// Entries over three segments of 64 KiB, and the hard state that came first.
 fn written(which: Which, dir: &Path) -> (Log, Vec<Frame>) {
     let (mut log, _) = Log::open(which, repairable(dir)).unwrap();
-    let id = log.submit(Some(HardState { term: Term(1), vote: Some(NodeId(2)) }), vec![], LogIndex::ZERO);
+    let id = log.submit(
+        Some(HardState { term: Term(1), vote: Some(NodeId(2)), ..HardState::default() }),
+        vec![],
+        LogIndex::ZERO,
+    );
     log.wait(id);
     let frames = (0..40_u8).map(|n| log.append(&[n; 300])).collect();
     (log, frames)
@@ -45,7 +49,10 @@ fn a_damaged_middle_keeps_its_prefix_and_says_what_is_missing_until_the_node_is_
         assert_eq!(collect(&mut recovered), frames[..15], "{which:?}");
         let last = frames[39].id();
         assert_eq!(recovered.held(), Some(Held { term: last.term, index: last.index }));
-        assert_eq!(recovered.hard_state(), HardState { term: Term(1), vote: Some(NodeId(2)) });
+        assert_eq!(
+            recovered.hard_state(),
+            HardState { term: Term(1), vote: Some(NodeId(2)), ..HardState::default() }
+        );
         let damaged = recovered.report().damaged.clone().expect("it was repaired");
         assert_eq!((damaged.place.file, damaged.place.offset), (segment_name(2), 4096));
         let text = recovered.report().to_string();

@@ -22,7 +22,7 @@ fn what_one_writer_wrote_the_other_reads_and_continues() {
         assert_eq!(recovered.last(), IDENTITY.origin());
         assert!(recovered.was_clean(), "a new directory");
         let mut written: Vec<_> = (0..20_u8).map(|n| log.append(&[n; 100])).collect();
-        let vote = HardState { term: Term(4), vote: Some(NodeId(3)) };
+        let vote = HardState { term: Term(4), vote: Some(NodeId(3)), ..HardState::default() };
         let id = log.submit(Some(vote), vec![], LogIndex(7));
         log.wait(id);
         log.close().unwrap();
@@ -90,7 +90,11 @@ fn a_superseded_suffix_is_gone_and_what_was_before_it_stays() {
         log.term = Term(2);
         log.last = old[4].id();
         let new: Vec<_> = (0..2_u8).map(|n| log.next_frame(&[0xf0 + n])).collect();
-        let id = log.submit(Some(HardState { term: Term(2), vote: None }), new.clone(), LogIndex(5));
+        let id = log.submit(
+            Some(HardState { term: Term(2), vote: None, ..HardState::default() }),
+            new.clone(),
+            LogIndex(5),
+        );
         log.wait(id);
         let live: Vec<_> = old[..5].iter().chain(&new).cloned().collect();
         assert_eq!(log.fetch(LogIndex(1), usize::MAX).unwrap(), live[..5], "up to the next mark");
@@ -200,7 +204,8 @@ fn votes_alternate_between_slots_and_the_newest_counts() {
         let (mut log, _) = Log::open(which, options(dir.path())).unwrap();
         let mut before = std::fs::read(dir.path().join("state")).unwrap();
         for term in 1..10 {
-            let state = HardState { term: Term(term), vote: Some(NodeId(term % 3 + 1)) };
+            let state =
+                HardState { term: Term(term), vote: Some(NodeId(term % 3 + 1)), ..HardState::default() };
             let id = log.submit(Some(state), vec![], LogIndex::ZERO);
             log.wait(id);
             let after = std::fs::read(dir.path().join("state")).unwrap();
@@ -210,7 +215,10 @@ fn votes_alternate_between_slots_and_the_newest_counts() {
         }
         drop(log);
         let recovered = Log::open(which, options(dir.path())).unwrap().1;
-        assert_eq!(recovered.hard_state(), HardState { term: Term(9), vote: Some(NodeId(1)) });
+        assert_eq!(
+            recovered.hard_state(),
+            HardState { term: Term(9), vote: Some(NodeId(1)), ..HardState::default() }
+        );
     }
 }
 
@@ -223,7 +231,7 @@ fn a_term_that_only_the_log_knows_is_not_forgotten() {
         log.append(b"of term six");
         drop(log);
         let recovered = Log::open(which, options(dir.path())).unwrap().1;
-        assert_eq!(recovered.hard_state(), HardState { term: Term(6), vote: None });
+        assert_eq!(recovered.hard_state(), HardState { term: Term(6), vote: None, ..HardState::default() });
     }
 }
 

@@ -80,6 +80,9 @@ pub struct Append {
     pub commit: u64,
     #[prost(uint64, tag = "3")]
     pub probe: u64,
+    /// As in Heartbeat.
+    #[prost(uint64, tag = "4")]
+    pub promise_ns: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Appended {
@@ -118,6 +121,10 @@ pub struct Heartbeat {
     pub probe: u64,
     #[prost(uint64, tag = "2")]
     pub commit: u64,
+    /// For how long the receiver is to vote for nobody else from when it hears this: the sender's lease relies on it. Absent
+    /// (by senders from before it was there) or shorter than the receiver's own promise: that one. At most 30 s.
+    #[prost(uint64, tag = "3")]
+    pub promise_ns: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Alive {

@@ -35,6 +35,7 @@ pub(super) fn answer(look: &Look, segments: &[SegmentLook], writes: &[Vec<WriteL
             "record": state.sequence,
             "term": state.hard_state.term.0,
             "vote": state.hard_state.vote.map(|node| node.0),
+            "promise_ns": u64::try_from(state.hard_state.promise.as_nanos()).unwrap_or(u64::MAX),
             "log_mark": state.log_mark,
             "commit": state.commit.0,
             "first_segment": state.first_segment,

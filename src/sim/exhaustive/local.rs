@@ -147,7 +147,7 @@ impl Local {
             seed: 1,
             heartbeat: Duration::from_millis(50),
             election_timeout: Duration::from_millis(250),
-            promise: Duration::from_millis(250),
+            promise: Duration::ZERO,
             drift_bound_ppm: 0,
             append_bytes: if terms.one_entry_per_append { 1 } else { usize::MAX },
             in_flight_bytes: usize::MAX,

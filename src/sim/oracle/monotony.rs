@@ -141,7 +141,11 @@ mod tests {
 
     #[test]
     fn a_vote_is_given_once() {
-        let at = |term, vote: Option<u64>| HardState { term: Term(term), vote: vote.map(NodeId) };
+        let at = |term, vote: Option<u64>| HardState {
+            term: Term(term),
+            vote: vote.map(NodeId),
+            ..HardState::default()
+        };
         votes(NODE, at(1, None), at(1, Some(2))).expect("the first");
         votes(NODE, at(1, Some(2)), at(2, None)).expect("a new term");
         assert!(votes(NODE, at(1, Some(2)), at(1, Some(3))).is_err());
@@ -155,7 +159,7 @@ mod tests {
         drops(NODE, LogIndex(2), 1..1).expect("nothing");
         assert!(drops(NODE, LogIndex(2), 1..3).is_err());
         let disk = log(&[1, 1, 2]);
-        let hard_state = HardState { term: Term(3), vote: None };
+        let hard_state = HardState { term: Term(3), vote: None, ..HardState::default() };
         begins(NODE, hard_state, disk.last(), &summary(3, 0, 0, 3)).expect("as the disk says");
         assert!(begins(NODE, hard_state, None, &summary(2, 0, 0, 3)).is_err());
         assert!(begins(NODE, HardState::default(), disk.last(), &summary(1, 0, 0, 3)).is_err());

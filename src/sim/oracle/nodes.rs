@@ -220,7 +220,7 @@ impl Judges {
             flushed: &seat.flushed.log,
             log: &seat.log,
             leased: matches!(message.body, Body::TimeoutNow) && node.raft().lease().is_some(),
-            reached: node.raft().term(),
+            reached: node.raft().hard_states().0,
             durability: self.durability,
         })?;
         let raft::Message { term, body } = message;

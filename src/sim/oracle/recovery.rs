@@ -99,12 +99,12 @@ mod tests {
     use wal::{HardState, LogIndex, Term};
 
     fn opened(terms: &[u64], repairing: bool) -> Verdict {
-        let hard_state = HardState { term: Term(5), vote: Some(NodeId(1)) };
+        let hard_state = HardState { term: Term(5), vote: Some(NodeId(1)), ..HardState::default() };
         Verdict::Opened { log: log(terms), hard_state, torn: false, repairing }
     }
 
     fn disk(terms: &[u64], damaged_from: Option<u64>) -> Truth {
-        let hard_state = HardState { term: Term(5), vote: Some(NodeId(1)) };
+        let hard_state = HardState { term: Term(5), vote: Some(NodeId(1)), ..HardState::default() };
         Truth { hard_state, log: log(terms), commit: LogIndex(0), damaged_from: damaged_from.map(LogIndex) }
     }
 
@@ -122,7 +122,7 @@ mod tests {
         assert!(judge(&Verdict::Refused("no".into())).is_err());
         let Verdict::Opened { log, torn, repairing, .. } = opened(&[1, 1, 3], false) else { return };
         for (term, vote) in [(4, Some(1)), (5, None), (5, Some(2))] {
-            let hard_state = HardState { term: Term(term), vote: vote.map(NodeId) };
+            let hard_state = HardState { term: Term(term), vote: vote.map(NodeId), ..HardState::default() };
             let verdict = Verdict::Opened { log: log.clone(), hard_state, torn, repairing };
             assert!(judge(&verdict).is_err(), "{hard_state:?}");
         }

@@ -5,6 +5,7 @@
 //! | any, in term t | a term of t or later; a pre-vote's question and its yes speak of a term nobody is in |
 //! | a vote for n in t | the vote for n, or a later term |
 //! | standing for election in t | the vote for itself, or a later term |
+//! | an answer to a leader in t | what that leader was promised, or a later term |
 //! | an acknowledged append (`DiskFirst`) | the entry that the sender's log has there, or a later term |
 //!
 //! A later term on the disk excuses the rest: the promise was durable, and has been overruled since by something that is
@@ -36,8 +37,8 @@ pub(super) struct Leaving<'a> {
     /// The sender's log.
     pub(super) log: &'a [EntryId],
     pub(super) leased: bool,
-    /// The term that the sender has reached in memory.
-    pub(super) reached: wal::Term,
+    /// What the sender has reached in memory.
+    pub(super) reached: HardState,
     pub(super) durability: Durability,
 }
 
@@ -62,6 +63,16 @@ pub(super) fn tap(leaving: Leaving<'_>) -> Outcome {
     if disk.term > term {
         return Ok(());
     }
+    let reached = leaving.reached;
+    violated!(
+        matches!(message.body, Body::Alive(_) | Body::Appended(_))
+            && reached.term == term
+            && disk.promise < reached.promise,
+        NAME,
+        "node {from} keeps to {to} for {:?}, its disk says {:?}",
+        reached.promise,
+        disk.promise
+    );
     match message.body {
         Body::Vote(Vote { decision: Decision::Granted, .. }) => {
             violated!(
@@ -81,7 +92,7 @@ pub(super) fn tap(leaving: Leaving<'_>) -> Outcome {
         }
         Body::Appended(Appended { outcome: AppendOutcome::Accepted { matched }, .. }) => {
             let Some(at) = position(matched) else { return Ok(()) };
-            let overruled = leaving.reached > term;
+            let overruled = leaving.reached.term > term;
             let (promised, held) = match leaving.durability {
                 Durability::MemFirst if overruled => return Ok(()),
                 Durability::DiskFirst if overruled => {
@@ -112,7 +123,8 @@ mod tests {
     use crate::raft::message::Standing;
     use wal::{LogIndex, Term};
 
-    const VOTED: HardState = HardState { term: Term(4), vote: Some(NodeId(2)) };
+    const VOTED: HardState =
+        HardState { term: Term(4), vote: Some(NodeId(2)), promise: std::time::Duration::ZERO };
 
     fn tapped(message: &Message, disk: HardState, flushed: &[EntryId], durability: Durability) -> Outcome {
         let log = log(&[1, 1, 4]);
@@ -125,7 +137,7 @@ mod tests {
             flushed,
             log: &log,
             leased: false,
-            reached: VOTED.term,
+            reached: VOTED,
             durability,
         })
     }
@@ -150,6 +162,29 @@ mod tests {
         assert!(say(vote(4, Election::Vote, Decision::Granted), other).is_err(), "voted for another");
         assert!(say(vote(5, Election::Vote, Decision::Refused), VOTED).is_err(), "in a term not on disk");
         assert!(say(vote(5, Election::PreVote, Decision::Refused), VOTED).is_err(), "in a term not on disk");
+    }
+
+    #[test]
+    fn a_leader_hears_of_a_promise_that_is_on_disk() {
+        let body = Body::Alive(crate::raft::message::Alive { probe: 1 });
+        let message = &Message { term: Term(4), body };
+        let reached = HardState { promise: std::time::Duration::from_millis(300), ..VOTED };
+        let (from, to, durability) = (NodeId(1), NodeId(2), Durability::DiskFirst);
+        let leaving = Leaving {
+            from,
+            to,
+            message,
+            disk: VOTED,
+            flushed: &[],
+            log: &[],
+            leased: false,
+            reached,
+            durability,
+        };
+        assert!(tap(leaving).is_err(), "a restart would not know of it");
+        tap(Leaving { disk: reached, ..leaving }).expect("a restart outwaits it");
+        let later = HardState { term: Term(5), vote: None, ..reached };
+        tap(Leaving { reached: later, ..leaving }).expect("what another leader was promised");
     }
 
     #[test]
@@ -182,7 +217,7 @@ mod tests {
             flushed: &[],
             log: &[],
             leased: true,
-            reached: VOTED.term,
+            reached: VOTED,
             durability: Durability::MemFirst,
         };
         assert!(tap(leaving).is_err());
@@ -194,7 +229,7 @@ mod tests {
         let say = |flushed: &[EntryId], durability| {
             let later = log(&[1, 1, 5]);
             let (from, to, message) = (NodeId(1), NodeId(2), accepted(3));
-            let (leased, reached) = (false, Term(5));
+            let (leased, reached) = (false, HardState { term: Term(5), ..VOTED });
             let log = &later[..];
             tap(Leaving {
                 from,

@@ -41,7 +41,11 @@ fn expect_failure(which: Which, mounted: &Mounted, log: &mut Log, frames: &[Fram
     // The disk is well again, and is not believed.
     mounted.faults().write = None;
     let frame = log.next_frame(b"after the failure");
-    log.submit(Some(HardState { term: Term(9), vote: Some(NodeId(1)) }), vec![frame], LogIndex::ZERO);
+    log.submit(
+        Some(HardState { term: Term(9), vote: Some(NodeId(1)), ..HardState::default() }),
+        vec![frame],
+        LogIndex::ZERO,
+    );
     let flushes = log.stats().flushes;
     for frame in frames {
         assert_eq!(
