@@ -105,7 +105,12 @@ enum Broken {
     NoWrite(Duration),
     #[error("the client told something else than it was asked: {0}")]
     OutOfTurn(String),
+    #[error("the leader changed before it was struck")]
+    LeaderMoved,
 }
+
+/// Rounds that may come to nothing because the leader changed before it was struck.
+const MOVES: usize = 10;
 
 /// What a round gave.
 struct Round {
@@ -235,16 +240,28 @@ fn rounds_of(
     system.start(directory)?;
     let mut numbers = SplitMix(options.seed);
     let mut rounds = Vec::new();
-    let broken = (0..kills).find_map(|number| match one(system, options, what, number, &mut numbers) {
-        Ok(round) => {
-            rounds.push(round);
-            None
+    let mut broken = None;
+    // A round has a number, and so keys, of its own, also where it comes to nothing.
+    for number in 0..kills + MOVES {
+        match one(system, options, what, number, &mut numbers) {
+            Ok(round) => rounds.push(round),
+            Err(Broken::LeaderMoved) => {}
+            Err(error) => {
+                broken = Some(error);
+                break;
+            }
         }
-        Err(error) => Some(error),
-    });
+        if rounds.len() == kills {
+            break;
+        }
+    }
+    if broken.is_none() && rounds.len() < kills {
+        broken = Some(Broken::LeaderMoved);
+    }
     // What was acknowledged before something broke must be there all the same. A round that was not read back is not shown.
     for (number, mut round) in rounds.into_iter().enumerate() {
-        let task = Task::ReadBack { round: number as u64, runs: round.runs.clone() };
+        let written = std::mem::replace(&mut round.failure.round, number);
+        let task = Task::ReadBack { round: written as u64, runs: round.runs.clone() };
         let Told::ReadBack(found) = system.client(number % NODES, task)? else {
             return Err(Broken::OutOfTurn("when reading back".into()));
         };
@@ -271,6 +288,11 @@ fn one(
     let task = Task::Write { round: number as u64, in_flight: options.in_flight };
     system.client(client, task)?;
     std::thread::sleep(options.before + Duration::from_micros(numbers.below(100_000) as u64));
+    // Whoever leads no longer is not missed: that would be no outage.
+    if system.leader()? != leader {
+        system.client(client, Task::Tell)?;
+        return Err(Broken::LeaderMoved);
+    }
     let act = clock();
     system.take_away(leader, options.act)?;
     std::thread::sleep(options.after);
