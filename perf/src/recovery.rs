@@ -128,7 +128,7 @@ fn role(nodes: u64) -> &'static str {
     if nodes == 1 { "alone" } else { "a follower of three" }
 }
 
-/// The heads of the columns of [`line`].
+/// The heads of the columns of [`line()`].
 pub fn heading() -> String {
     format!(
         "{:<20} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}",
