@@ -367,3 +367,78 @@ fn section_6_4_1_a_transfer_that_was_given_up_ends_the_lease_only_if_the_success
         assert_eq!(server.raft.lease().is_some(), !told);
     }
 }
+
+/// Followers that came back empty count for nothing, and what was decided stays decided.
+#[test]
+fn section_3_6_2_what_is_decided_stays_so_when_those_who_held_it_come_back_empty() {
+    let mut server = leader();
+    let first = server.propose(b"x");
+    let second = server.propose(b"y");
+    server.flush();
+    server.hear(2, 2, accepted(second));
+    assert_eq!(server.commit(), second);
+    for peer in [2, 3] {
+        server.raft.handle_reconnect(NodeId(peer));
+    }
+    server.turn();
+    for matched in [first - 1, first] {
+        server.hear(2, 2, accepted(matched));
+        assert_eq!(server.commit(), second);
+    }
+}
+
+/// The bound on what is on the way may change at any moment, and each time that it holds something back is counted.
+#[test]
+fn section_10_2_2_the_bound_on_what_is_on_the_way_may_change() {
+    let mut server = leader();
+    server.raft.set_in_flight_bytes(1);
+    let before = server.raft.counters().windows_full;
+    for _ in 0..4 {
+        server.propose(b"x");
+    }
+    assert_eq!(server.appends_to(2).len(), 1, "one is always on its way");
+    assert_eq!(server.raft.counters().windows_full, before + 6, "three entries, two peers");
+    server.raft.set_in_flight_bytes(1 << 20);
+    server.propose(b"y");
+    assert_eq!(server.appends_to(2).len(), 1, "all that was held back");
+    assert_eq!(server.raft.counters().windows_full, before + 6);
+}
+
+/// Who was heard lately and has most; nobody who was not heard, and no learner.
+#[test]
+fn section_3_10_the_successor_is_a_voter_that_was_heard_and_has_most() {
+    let mut server = start(&[0, 1]).founders(membership(&[1, 2, 3], &[], &[4])).run();
+    server.lead();
+    let successor = |server: &Server| server.raft.successor(server.now).map(|peer| peer.0);
+    assert_eq!(successor(&server), None, "nobody answered a probe");
+    let index = server.propose(b"x");
+    let round = server.raft.join_read_round().expect("it leads");
+    server.turn();
+    for peer in [2, 3, 4] {
+        server.hear(peer, 2, alive(round.probe));
+    }
+    let more = server.propose(b"y");
+    for (peer, matched, best) in [(4, more, None), (3, index, Some(3)), (2, more, Some(2))] {
+        server.hear(peer, 2, accepted(matched));
+        let now = successor(&server).expect("two voters were heard");
+        assert!(now != 4 && best.is_none_or(|best| now == best), "{peer} has {matched}: {now}");
+    }
+    server.wait(TIMEOUT - MOMENT);
+    assert!(successor(&server).is_some());
+    server.wait(MOMENT);
+    assert_eq!(successor(&server), None, "that is long ago");
+    assert_eq!(start(&[0, 1]).run().raft.successor(server.now), None, "it does not lead");
+}
+
+/// Only the first leader of all looks at a clock on the wall; each later one goes on from the log.
+#[test]
+fn section_6_3_the_time_goes_on_from_the_log() {
+    for (terms, from_the_wall) in [(&[0][..], true), (&[0, 1], false)] {
+        let mut server = start(terms).run();
+        server.now.wall_ms = 1_000_000;
+        server.elect();
+        let last = server.raft.log().last().index;
+        let stamp = server.raft.log().frame(last).expect("its no-op").timestamp_ms();
+        assert_eq!(stamp >= 1_000_000, from_the_wall, "{stamp} after {terms:?}");
+    }
+}

@@ -104,7 +104,8 @@ fn every_byte_of_a_field_counts() {
         let value = 1_u64 << (8 * byte);
         let with = |at| frame_with(&[(at, &value.to_le_bytes())]);
         assert_eq!(with(56), Err(FrameError::Field { field: "reserved", value }), "byte {byte}");
-        let at_index = with(24).expect("an index");
+        let term = 9_u64.to_le_bytes();
+        let at_index = frame_with(&[(16, &term), (24, &value.to_le_bytes()), (32, &term)]).expect("an index");
         assert_eq!(at_index.index(), LogIndex(value));
         // A term is at least the one before it, by any of its bytes.
         let of_terms =
