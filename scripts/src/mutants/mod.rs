@@ -114,6 +114,7 @@ pub enum Fate {
 const FILES: &[&str] = &[
     "src/raft/doubt.rs",
     "src/raft/election.rs",
+    "src/raft/gone.rs",
     "src/raft/log.rs",
     "src/raft/membership.rs",
     "src/raft/message.rs",
