@@ -217,9 +217,24 @@ fn ready(node: &mut Child, patience: Duration) -> Result<String, ChildError> {
     }
 }
 
-/// Addresses that were free a moment ago. All are held at once so that they differ.
+/// Addresses that were free a moment ago. All are held at once so that they differ. None is of those that the kernel gives to
+/// whoever asks for any port: a node that is killed finds its own free when it is started again.
 fn free_addresses(count: u64) -> io::Result<Vec<SocketAddr>> {
-    let sockets: Vec<UdpSocket> =
-        (0..count).map(|_| UdpSocket::bind("127.0.0.1:0")).collect::<io::Result<_>>()?;
-    sockets.iter().map(UdpSocket::local_addr).collect()
+    const PORTS: std::ops::Range<u16> = 20_000..32_000;
+    // Clusters of two processes begin to look at different places.
+    let begin = u16::try_from((std::process::id() % 4096) * 16 % u32::from(PORTS.end - PORTS.start))
+        .expect("a part of the range");
+    let ports = (PORTS.start + begin..PORTS.end).chain(PORTS.start..PORTS.start + begin);
+    let mut sockets: Vec<UdpSocket> = Vec::new();
+    for port in ports {
+        match UdpSocket::bind(("127.0.0.1", port)) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => continue,
+            Err(error) => return Err(error),
+        }
+        if sockets.len() as u64 == count {
+            return sockets.iter().map(UdpSocket::local_addr).collect();
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, format!("no {count} UDP ports of {PORTS:?} are free")))
 }

@@ -179,11 +179,16 @@ impl Calls {
     fn load(&mut self, slice: Duration) -> Result<Loaded, String> {
         let mut prepared = self.prepared.take().ok_or("a load that was not prepared")?;
         let Prepared { workload, material, audience } = &mut prepared;
-        let loaded = match workload.call {
-            Call::Watch { watchers } => self.show(audience, workload, watchers, slice),
-            _ => generator::run(self, workload, slice, material),
+        let Call::Watch { watchers } = workload.call else {
+            let loaded = generator::run(self, workload, slice, material);
+            self.prepared = Some(prepared);
+            return Ok(loaded);
         };
-        self.prepared = Some(prepared);
+        let loaded = self.show(audience, workload, watchers, slice);
+        // Watches that nobody reads keep a server busy, beside whoever has the next turn. That they are over is said while the
+        // runtime runs, and not before.
+        drop(prepared);
+        self.runtime.block_on(tokio::time::sleep(GOING));
         Ok(loaded)
     }
 
@@ -317,6 +322,9 @@ fn failure(status: &Status) -> Failure {
         _ => Failure::Unknown(described(status)),
     }
 }
+
+/// Given to the connections to say that their watches are over.
+const GOING: Duration = Duration::from_millis(100);
 
 /// Opens the watches, as many as possible on each connection's one stream, as etcd's own client does.
 async fn open(connections: &[Channel], watchers: u32) -> Result<SelectAll<Streaming<WatchResponse>>, String> {
